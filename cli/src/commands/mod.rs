@@ -1,0 +1,8 @@
+//! One file for each noun and verb of the command line that talks to a cluster.
+
+pub(crate) mod changesource;
+pub(crate) mod help;
+pub(crate) mod master;
+pub(crate) mod members;
+pub(crate) mod state;
+pub(crate) mod status;

@@ -1,0 +1,127 @@
+//! `holdfast local join`: one more real node, from learner to voter.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::places::Places;
+use super::ports::{self, Pair};
+use super::process::ProcessState;
+use super::ready::{self, Wait};
+use super::report::NodeLine;
+use super::spawn::{Start, Started, spawn};
+use super::state_file::{LocalCluster, Lock};
+use crate::codes::Code;
+use crate::errors::{Failure, Outcome};
+use crate::names::node_name;
+use crate::output::Output;
+use crate::probe::{self, Probe};
+use crate::progress::Progress;
+use crate::roles::can_fail;
+use crate::units::{human, millis};
+
+/// Adds a node and waits until it votes and has caught up.
+pub(crate) async fn run(places: &Places, timeout: Duration, output: Output) -> Outcome<()> {
+    let begin = Instant::now();
+    let (cluster, id, mut started) = launch(places).await?;
+    let waiting = Progress::start(output, format!("waiting for {} to vote", node_name(id)));
+    let deadline = begin + timeout;
+    let probe = Probe::eager(&cluster.endpoints());
+    let mut wait = Wait { probe, started: &mut started, deadline };
+    let joined = async {
+        wait.until_all_vote(&[id]).await?;
+        let revision = ready::write(&cluster.endpoints(), deadline).await?;
+        wait.until_applied(revision).await
+    };
+    let seen = match joined.await {
+        Ok(seen) => seen,
+        Err(failure) => {
+            take_back(places, id).await?;
+            return Err(failure);
+        }
+    };
+    drop(waiting);
+    note_joined(places, id).await?;
+    let line = NodeLine::of(cluster.node(id)?, &seen);
+    let voters = probe::leader(&seen).map_or(0, |leader| ready::voters(leader).len());
+    let can_lose = voters.saturating_sub(1) / 2;
+    let took = begin.elapsed();
+    let text = format!(
+        "{}\nJoined in {}: {} caught up and votes, {voters} of {voters} voters. {}\n\n  Look    \
+         holdfast members{flag}\n  Remove  holdfast members remove {}{flag}",
+        line.text(),
+        human(took),
+        node_name(id),
+        can_fail(can_lose, ""),
+        node_name(id),
+        flag = places.name_flag(),
+    );
+    output.answer(&text, || {
+        json!({
+            "schema": "holdfast.join/v1",
+            "node": line.json(),
+            "joined_ms": millis(took),
+            "voters": voters,
+            "can_lose": can_lose,
+        })
+    });
+    Ok(())
+}
+
+/// Starts the new node behind the last one.
+async fn launch(places: &Places) -> Outcome<(LocalCluster, u64, Vec<Started>)> {
+    let lock = Lock::take(places).await?;
+    let mut cluster = LocalCluster::require(places)?;
+    let running: Vec<String> = cluster
+        .nodes
+        .iter()
+        .filter(|node| node.state() == ProcessState::Running)
+        .map(|node| node.endpoint.clone())
+        .collect();
+    if running.is_empty() {
+        return Err(Failure::new(
+            Code::NotRunning,
+            format!("no node of the local cluster {} is running", places.name),
+        )
+        .help(format!("start it first: holdfast up{}", places.name_flag())));
+    }
+    let (client_port, peer_port) = next_ports(&cluster)?;
+    let id = cluster.add(places, client_port, peer_port);
+    let node = cluster.node_mut(id)?;
+    let started = vec![spawn(node, &Start::Join(running))?];
+    cluster.save(places, &lock)?;
+    Ok((cluster, id, started))
+}
+
+/// Ten above the last node, as `up` lays them out; anywhere free if those are taken.
+fn next_ports(cluster: &LocalCluster) -> Outcome<Pair> {
+    let port = |endpoint: &str| endpoint.rsplit_once(':')?.1.parse::<u16>().ok();
+    let last = cluster.nodes.iter().filter_map(|node| port(&node.endpoint)).max();
+    let behind = last.and_then(|last| ports::behind(last).ok());
+    match behind {
+        Some(pair) if ports::require_free(&[pair]).is_ok() => Ok(pair),
+        _ => ports::pick_free(1).map(|pairs| pairs[0]),
+    }
+}
+
+async fn note_joined(places: &Places, id: u64) -> Outcome<()> {
+    let lock = Lock::take(places).await?;
+    let mut cluster = LocalCluster::require(places)?;
+    cluster.node_mut(id)?.joined = true;
+    cluster.save(places, &lock)
+}
+
+/// A node that ended before it joined is forgotten; one that runs is left to go on joining.
+async fn take_back(places: &Places, id: u64) -> Outcome<()> {
+    let lock = Lock::take(places).await?;
+    let mut cluster = LocalCluster::require(places)?;
+    let node = cluster.node(id)?.clone();
+    if node.state() != ProcessState::Stopped {
+        return Ok(());
+    }
+    cluster.nodes.retain(|node| node.id != id);
+    cluster.save(places, &lock)?;
+    // Whatever is left belongs to a number that is never used again.
+    let _left = std::fs::remove_dir_all(&node.data_dir);
+    Ok(())
+}

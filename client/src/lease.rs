@@ -1,0 +1,486 @@
+//! A lease that renews itself, and says in time when it is lost.
+//!
+//! The cluster gives a master's change sources to another one when its lease has run out by the
+//! cluster's clock. The holder must have stopped by then, also if it was cut off, suspended or
+//! stopped by a signal meanwhile. So it counts the lease by itself, and earlier:
+//!
+//! - from *before the first transmission* of the renewal that succeeded, on CLOCK_BOOTTIME,
+//! - less a margin of 1 % and 10 ms, for clocks that run at different speeds.
+//!
+//! Invariants:
+//! - Once the clock has reached the end so counted the lease is lost for good: whoever looks first
+//!   (a caller, the renewing task, a reply that comes in) compares the clock before anything else,
+//!   and the loss is never taken back. A late reply revives nothing.
+//! - No renewal is sent for a lease that was reported lost.
+//! - [`LeaseHolder::is_live`] is exact. [`LeaseHolder::lost`] wakes through tokio's timers, which
+//!   stand still while the machine is suspended and may fire late on a busy runtime: it looks at
+//!   the clock at least every 100 ms. Whatever must not happen without the lease is to check first.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::boottime::BootTime;
+use crate::change_sources::{Claimed, Fence};
+use crate::client::Client;
+use crate::deadline::Deadline;
+use crate::error::{Applied, Error};
+use crate::instance::Instance;
+use crate::masters::{HeldBy, Lease, OpenedLease};
+use crate::state::Written;
+
+/// Longest sleep between two looks at the clock.
+const TICK: Duration = Duration::from_millis(100);
+/// What a client's clock and the cluster's may differ by at any ttl; 1 % comes on top.
+const MARGIN: Duration = Duration::from_millis(10);
+/// Shortest ttl that the cluster grants; it refuses shorter ones, and must get to see them.
+const TTL_MIN: Duration = Duration::from_millis(500);
+/// How long before its end a lease is no longer worth a renewal, so that none is sent after it.
+const RENEWAL_MIN: Duration = Duration::from_millis(1);
+/// Longest pause after a renewal that failed early.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// A live lease of a master, renewed every third of its ttl by a task of its own.
+///
+/// Dropping it stops the renewals and leaves the lease to run out; [`LeaseHolder::close`] ends it
+/// at once.
+#[derive(Debug)]
+pub struct LeaseHolder {
+    held: Arc<Held>,
+    renewals: JoinHandle<()>,
+}
+
+/// What became of the wish to hold a lease.
+#[derive(Debug)]
+pub enum Opened {
+    /// It is ours.
+    Granted(LeaseHolder),
+    /// Another instance holds a live lease of that name. It may be had when that one has run out.
+    HeldBy(HeldBy),
+}
+
+/// How a lease came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// It was not renewed in time, as far as its holder can tell.
+    Expired,
+    /// The cluster said that it has ended: the master was made inactive, or its installation
+    /// opened another lease.
+    Ended,
+    /// Its holder closed or dropped it.
+    Closed,
+}
+
+impl LeaseHolder {
+    /// Opens a lease and keeps it alive; see [`Masters::open_lease`](crate::Masters::open_lease).
+    /// Tries again within the client's call time-out if an answer came too late to be of use.
+    ///
+    /// # Errors
+    /// Those of a write.
+    pub async fn open(
+        client: &Client,
+        name: &str,
+        instance: &Instance,
+        ttl: Duration,
+    ) -> Result<Opened, Error> {
+        // A session of its own, so that renewals never queue behind the program's writes.
+        let own = client.with_own_session();
+        let deadline = Deadline::after(client.call_timeout());
+        loop {
+            own.with_timeout(deadline.remaining()).open_session().await?;
+            let began = BootTime::now();
+            // An answer that takes longer is of no use.
+            let timeout = deadline.remaining().min(ttl.max(TTL_MIN));
+            let masters = own.with_timeout(timeout).masters();
+            let error = match masters.open_lease(name, instance, ttl).await {
+                Ok(OpenedLease::HeldBy(holder)) => return Ok(Opened::HeldBy(holder)),
+                Ok(OpenedLease::Granted(lease)) => {
+                    let until = began + counted(lease.ttl.min(ttl));
+                    if BootTime::now() < until {
+                        let holder = LeaseHolder::start(client.clone(), own, lease, began, until);
+                        return Ok(Opened::Granted(holder));
+                    }
+                    Error::LeaseLost { lease: lease.id, applied: Applied::Unknown }
+                }
+                Err(error @ Error::Refused { .. }) => return Err(error),
+                Err(error) => error,
+            };
+            if deadline.has_passed() {
+                return Err(error);
+            }
+            tokio::time::sleep(deadline.remaining().min(pause(ttl))).await;
+        }
+    }
+
+    /// The lease.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        self.held.lease
+    }
+
+    /// The master that the lease makes active.
+    #[must_use]
+    pub fn master(&self) -> i64 {
+        self.held.lease.master
+    }
+
+    /// Whether the lease still holds at this moment. Looks at the clock, and waits for nothing.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.held.life.loss().is_none()
+    }
+
+    /// As [`LeaseHolder::is_live`], for use with `?`.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] once it does not hold any more.
+    pub fn check(&self) -> Result<(), Error> {
+        self.held.check(Applied::No)
+    }
+
+    /// Waits until the lease is lost, and says how. Comes before the cluster could give the claims
+    /// away, unless the machine was suspended or the runtime was held up: see the module's notes.
+    pub async fn lost(&self) -> Loss {
+        self.held.life.lost().await
+    }
+
+    /// When the lease is lost unless it is renewed before, or when it was lost.
+    #[must_use]
+    pub fn lost_at(&self) -> BootTime {
+        self.held.life.status().until
+    }
+
+    /// Claims a change source. Doing it again gives the same token.
+    ///
+    /// # Errors
+    /// Those of a write; [`Error::LeaseLost`] if the lease is lost, before or meanwhile.
+    pub async fn claim(&self, change_source: i64) -> Result<Claimed, Error> {
+        let client = self.held.client();
+        let sources = client.change_sources();
+        self.held.guard(sources.claim(self.held.lease.id, change_source)).await
+    }
+
+    /// Gives a claim back, if it is still held under this very token; returns whether it was.
+    ///
+    /// # Errors
+    /// As [`LeaseHolder::claim`].
+    pub async fn release(&self, change_source: i64, token: u64) -> Result<bool, Error> {
+        let client = self.held.client();
+        self.held.guard(client.change_sources().release(change_source, token)).await
+    }
+
+    /// Overwrites a value under a fence, see [`State::set_fenced`](crate::State::set_fenced).
+    ///
+    /// # Errors
+    /// Those of a write; [`Error::LeaseLost`] if the lease is lost, before or meanwhile.
+    pub async fn set_fenced(
+        &self,
+        object: i64,
+        name: &str,
+        bytes: impl Into<Vec<u8>>,
+        fence: Fence,
+    ) -> Result<Written, Error> {
+        let client = self.held.client();
+        self.held.guard(client.state().set_fenced(object, name, bytes, fence)).await
+    }
+
+    /// Ends the lease, which frees all its claims at once; returns how many there were. Stop what
+    /// depends on them first: the holder counts as lost from here on.
+    ///
+    /// # Errors
+    /// Those of a write: the lease then runs out by itself. [`Error::LeaseLost`] if it was lost
+    /// already.
+    pub async fn close(self) -> Result<u32, Error> {
+        self.check()?;
+        self.held.life.end(Loss::Closed);
+        let held = &self.held;
+        let timeout = held.renewer.call_timeout().min(held.lease.ttl);
+        let closed = held.renewer.with_timeout(timeout).masters().close_lease(held.lease.id).await;
+        if closed.is_ok() {
+            // Left open it lapses by itself.
+            let _ = held.renewer.with_timeout(timeout).close().await;
+        }
+        closed
+    }
+
+    fn start(
+        client: Client,
+        renewer: Client,
+        lease: Lease,
+        began: BootTime,
+        until: BootTime,
+    ) -> LeaseHolder {
+        let held = Arc::new(Held { client, renewer, lease, life: Life::new(until) });
+        let renewals = tokio::spawn(renew(held.clone(), began));
+        LeaseHolder { held, renewals }
+    }
+}
+
+impl Drop for LeaseHolder {
+    fn drop(&mut self) {
+        self.held.life.end(Loss::Closed);
+        self.renewals.abort();
+    }
+}
+
+/// What the holder and its task share.
+#[derive(Debug)]
+struct Held {
+    client: Client,
+    /// The same cluster through a session for the lease alone.
+    renewer: Client,
+    lease: Lease,
+    life: Life,
+}
+
+impl Held {
+    /// The client, with no more time for a call than the lease has left.
+    fn client(&self) -> Client {
+        let left = self.life.status().until.since(BootTime::now());
+        self.client.with_timeout(self.client.call_timeout().min(left))
+    }
+
+    fn check(&self, applied: Applied) -> Result<(), Error> {
+        match self.life.loss() {
+            None => Ok(()),
+            Some(_) => Err(Error::LeaseLost { lease: self.lease.id, applied }),
+        }
+    }
+
+    /// Makes a call that is of use only while the lease lives.
+    async fn guard<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.check(Applied::No)?;
+        let result = tokio::select! {
+            result = call => result,
+            _ = self.life.lost() => {
+                return Err(Error::LeaseLost { lease: self.lease.id, applied: Applied::Unknown });
+            }
+        };
+        let applied = match &result {
+            Ok(_) => Applied::Unknown,
+            Err(error) => error.applied(),
+        };
+        self.check(applied)?;
+        if let Err(error) = &result
+            && error.reason() == Some("LEASE_LOST")
+        {
+            self.life.end(Loss::Ended);
+            return Err(Error::LeaseLost { lease: self.lease.id, applied: Applied::No });
+        }
+        result
+    }
+}
+
+/// Renews the lease until it is lost.
+async fn renew(held: Arc<Held>, mut began: BootTime) {
+    let lease = held.lease;
+    let mut wait = lease.ttl / 3;
+    loop {
+        if held.life.sleep_until(began + wait).await.is_some() {
+            return;
+        }
+        began = BootTime::now();
+        let left = held.life.status().until.since(began);
+        let renewer = held.renewer.with_timeout(left.saturating_sub(RENEWAL_MIN));
+        let masters = renewer.masters();
+        let reply = tokio::select! {
+            reply = masters.keep_alive(lease.id) => reply,
+            _ = held.life.lost() => return,
+        };
+        // The clock first: a reply that comes too late must not be looked at.
+        if held.life.loss().is_some() {
+            return;
+        }
+        wait = match reply {
+            Ok(ttl) => {
+                let ttl = ttl.min(lease.ttl);
+                if !held.life.extend(BootTime::now(), began + counted(ttl)) {
+                    return;
+                }
+                ttl / 3
+            }
+            Err(error) if error.reason() == Some("LEASE_LOST") => {
+                held.life.end(Loss::Ended);
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(lease = lease.id, %error, "lease not renewed, trying again");
+                BootTime::now().since(began) + pause(lease.ttl)
+            }
+        };
+    }
+}
+
+/// How much of a lease its holder counts on.
+fn counted(ttl: Duration) -> Duration {
+    ttl.saturating_sub(ttl / 100).saturating_sub(MARGIN)
+}
+
+/// How long to wait after a call about a lease failed: often enough for several tries in what a
+/// third of the ttl leaves.
+fn pause(ttl: Duration) -> Duration {
+    (ttl / 20).min(PAUSE_MAX)
+}
+
+/// The life of one lease: how long it lasts by the holder's own count, and whether it is over.
+#[derive(Debug)]
+struct Life {
+    // A std lock: held for a comparison, never across an await.
+    status: Mutex<Status>,
+    loss: watch::Sender<Option<Loss>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Status {
+    until: BootTime,
+    /// Once set, never changed.
+    loss: Option<Loss>,
+}
+
+impl Life {
+    fn new(until: BootTime) -> Life {
+        Life { status: Mutex::new(Status { until, loss: None }), loss: watch::Sender::new(None) }
+    }
+
+    /// Whether the lease is lost at this moment.
+    fn loss(&self) -> Option<Loss> {
+        self.loss_at(BootTime::now())
+    }
+
+    fn loss_at(&self, now: BootTime) -> Option<Loss> {
+        self.settle(&mut self.lock(), now)
+    }
+
+    /// Moves the end, unless the lease is lost by `now`; returns whether it did.
+    fn extend(&self, now: BootTime, until: BootTime) -> bool {
+        let mut status = self.lock();
+        let is_live = self.settle(&mut status, now).is_none();
+        if is_live {
+            status.until = status.until.max(until);
+        }
+        is_live
+    }
+
+    fn end(&self, loss: Loss) {
+        let now = BootTime::now();
+        let mut status = self.lock();
+        if self.settle(&mut status, now).is_none() {
+            status.loss = Some(loss);
+            status.until = status.until.min(now);
+            self.loss.send_replace(Some(loss));
+        }
+    }
+
+    fn status(&self) -> Status {
+        *self.lock()
+    }
+
+    /// Waits until the lease is lost.
+    async fn lost(&self) -> Loss {
+        let mut told = self.loss.subscribe();
+        loop {
+            if let Some(loss) = self.loss() {
+                return loss;
+            }
+            let left = self.status().until.since(BootTime::now());
+            // The sender lives as long as `self`, so `changed` cannot fail; a time-out only means
+            // that it is time to look at the clock.
+            let _ = tokio::time::timeout(left.min(TICK), told.changed()).await;
+        }
+    }
+
+    /// Waits until `at`, or until the lease is lost.
+    async fn sleep_until(&self, at: BootTime) -> Option<Loss> {
+        let sleep = async {
+            loop {
+                let left = at.since(BootTime::now());
+                if left.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(left.min(TICK)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            loss = self.lost() => Some(loss),
+            () = sleep => self.loss(),
+        }
+    }
+
+    /// The one place where the clock is compared with the end.
+    fn settle(&self, status: &mut Status, now: BootTime) -> Option<Loss> {
+        if status.loss.is_none() && now >= status.until {
+            status.loss = Some(Loss::Expired);
+            self.loss.send_replace(Some(Loss::Expired));
+        }
+        status.loss
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        // No code under this lock panics half-way through a change.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The count of a lease against the clock, at chosen moments.
+
+    use super::*;
+
+    // M5
+    #[test]
+    fn count_leaves_one_percent_and_ten_milliseconds() {
+        assert_eq!(counted(Duration::from_secs(10)), Duration::from_millis(9_890));
+        assert_eq!(counted(Duration::from_millis(500)), Duration::from_millis(485));
+        assert_eq!(counted(Duration::from_millis(5)), Duration::ZERO);
+    }
+
+    // M5
+    #[test]
+    fn late_reply_revives_nothing() {
+        let start = BootTime::now();
+        let end = start + Duration::from_secs(3600);
+        let life = Life::new(end);
+        assert_eq!(life.loss_at(start), None);
+        // The reply arrives at the very moment the lease ends, or later, before anyone looked.
+        assert!(!life.extend(end, end + Duration::from_secs(3600)));
+        // The loss stays, even if the clock were read as earlier again.
+        assert_eq!(life.loss_at(start), Some(Loss::Expired));
+        assert_eq!(life.status().until, end);
+    }
+
+    // M5
+    #[test]
+    fn reply_in_time_moves_the_end_and_never_back() {
+        let start = BootTime::now();
+        let end = start + Duration::from_secs(3600);
+        let later = end + Duration::from_secs(60);
+        let life = Life::new(end);
+        assert!(life.extend(start, later));
+        assert!(life.extend(start, end));
+        assert_eq!(life.loss_at(end), None);
+        assert_eq!(life.loss_at(later), Some(Loss::Expired));
+    }
+
+    #[test]
+    fn first_loss_stays() {
+        let life = Life::new(BootTime::now() + Duration::from_secs(3600));
+        life.end(Loss::Ended);
+        life.end(Loss::Closed);
+        assert_eq!(life.loss(), Some(Loss::Ended));
+        assert!(life.status().until <= BootTime::now());
+    }
+
+    // M5: a timer that is late does not make the loss late for whoever looks.
+    #[tokio::test]
+    async fn check_needs_no_timer() {
+        let life = Life::new(BootTime::now());
+        assert_eq!(life.loss(), Some(Loss::Expired));
+        assert_eq!(life.lost().await, Loss::Expired);
+    }
+}

@@ -1,0 +1,64 @@
+//! Client library of Holdfast: state and ownership that several programs share.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), holdfast_client::Error> {
+//! use holdfast_client::{Client, ClientConfig};
+//!
+//! let client = Client::connect(ClientConfig::new(["127.0.0.1:7480", "127.0.0.1:7490"]));
+//! let state = client.state();
+//! let object = state.get_object_id("scheduler-1", "Scheduler").await?;
+//! let written = state.set(object, "last_build", b"17").await?;
+//! assert!(written.written);
+//! # Ok(()) }
+//! ```
+//!
+//! # The model
+//! A [`Client`] knows some endpoints and learns the others. It finds the leader by the hints in
+//! what nodes answer, and gets around nodes that are gone or hang. Writes go through a *session*,
+//! which makes each of them happen at most once however often it was sent.
+//! A master owns change sources while its *lease* lives; [`LeaseHolder`] keeps one alive and says
+//! in time when it is lost.
+//!
+//! # Invariants
+//! - A caller can always tell apart *applied*, *definitely not applied* and *outcome unknown*
+//!   ([`Error::applied`]).
+//! - A write is never carried out twice, nor moved to another session.
+//! - A holder is told that its lease is lost before the cluster could give its claims away.
+//!
+//! # Where things are
+//! `client` what the facades share · `call` the engine that brings one call to an answer ·
+//! `pool` and `endpoint` whom to ask · `session` numbering of writes · `error` the outcomes, and the
+//! inverse of the node's map to gRPC statuses · `lease` and `instance` the life of a lease ·
+//! `state`, `masters`, `change_sources`, `cluster` one facade for each service · `rpc` the wire
+//! calls as types.
+//!
+//! It leaves out: encoding of values (the cluster keeps bytes), watches, and TLS.
+
+mod boottime;
+mod call;
+mod change_sources;
+mod client;
+mod cluster;
+mod config;
+mod deadline;
+mod endpoint;
+mod error;
+mod instance;
+mod lease;
+mod masters;
+mod pool;
+mod rpc;
+mod session;
+mod state;
+
+pub use boottime::BootTime;
+pub use change_sources::{ChangeSource, ChangeSources, Claimant, Claimed, Fence};
+pub use client::Client;
+pub use cluster::{Cluster, JoinRequest, Joined, Member, Members, NodeStatus, Role};
+pub use config::ClientConfig;
+pub use error::{Applied, Attempt, Cause, Error, Header};
+pub use instance::{Instance, InstanceError, Origin};
+pub use lease::{LeaseHolder, Loss, Opened};
+pub use masters::{HeldBy, Lease, Master, Masters, OpenedLease};
+pub use state::{Created, Object, Page, State, StateItem, Value, Written};
+pub use tonic::Code;

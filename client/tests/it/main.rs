@@ -1,0 +1,7 @@
+//! The client against nodes that do what a test tells them to: one file for each promise.
+
+mod failover;
+mod fake;
+mod leases;
+mod outcomes;
+mod sessions;

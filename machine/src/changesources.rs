@@ -1,0 +1,452 @@
+//! Change sources: each is owned by at most one master, and each grant has a fence.
+//!
+//! # Model
+//!
+//! A change source is a name with an id, and perhaps a claim: the master that owns it and the token of the
+//! grant. Two ways lead to a claim. [`Command::SetMaster`] is Buildbot's: any present owner answers *already
+//! claimed*, and unsetting works for everybody. [`Command::Claim`] and [`Command::Release`] are for holders
+//! of a lease: a repeated claim gets its token again, and a release works only under the token it names.
+//!
+//! # Invariants
+//!
+//! - A change source has at most one owner, and an owner never is a master whose lease has lapsed.
+//! - A token is the revision of its grant: it rises with every grant and is never given again.
+//! - A claim has one row here, one in the index by owner, and counts once in its master's row.
+//! - When a master's lease ends, or it is set inactive, all its claims go in the same step.
+//!
+//! # What it leaves out
+//!
+//! Queues of waiting claimants, and groups that are claimed all or none.
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::machine::Stop;
+use crate::refusal::{Field, check_id, check_name};
+use crate::table::{Counter, Table, Txn, Value, View};
+use crate::{Refusal, State, leases, limits, masters};
+
+/// Change sources by namespace and id.
+const SOURCES: Table<(String, i64), Record> = Table::new(0x40, "change source");
+/// Ids of change sources by namespace and name.
+const SOURCE_IDS: Table<(String, String), i64> = Table::new(0x41, "change source id");
+/// Claims by namespace, master and change source: what a master owns.
+const OWNED: Table<(String, i64, i64), ()> = Table::new(0x42, "owned");
+
+/// A change source.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// Never changes.
+    name: String,
+    /// Set by a grant; taken away by a release, an unset, and the end of the owner's lease.
+    claim: Option<Claim>,
+}
+
+/// A grant. Never changes while it lasts.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Claim {
+    master: i64,
+    token: u64,
+}
+
+impl Value for Record {
+    const VERSION: u8 = 1;
+    type At<'a> = Record;
+}
+
+/// Proof that a writer still owns a change source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The change source.
+    pub changesource: i64,
+    /// The token of the grant.
+    pub token: u64,
+}
+
+/// A write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "fields are what their names say; the others are described")]
+pub enum Command {
+    /// Finds a change source, or creates it, unowned.
+    FindId { namespace: String, name: String },
+    /// Gives a change source to a master if nobody owns it; without a master, takes it from whoever does.
+    SetMaster { namespace: String, changesource: i64, master: Option<i64> },
+    /// Gives a change source to the master of a lease if nobody owns it.
+    Claim { namespace: String, changesource: i64, lease: u64 },
+    /// Gives a change source back, if it is owned under this token.
+    Release { namespace: String, changesource: i64, token: u64 },
+}
+
+/// What a write did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The change source's id.
+    Id(i64),
+    /// The change source is the master's.
+    Granted {
+        /// The fence: the revision of the grant.
+        token: u64,
+    },
+    /// Nobody owns the change source now.
+    Unset,
+    /// Somebody owns the change source; nothing changed.
+    AlreadyClaimed(Claimant),
+    /// Whether the change source was owned under that token.
+    Released(bool),
+}
+
+/// Who owns a change source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claimant {
+    /// The master's id.
+    pub master: i64,
+    /// The master's name.
+    pub master_name: String,
+    /// The revision that granted the claim.
+    pub token: u64,
+    /// The lease that the claim lives under, if it lives under one.
+    pub lease: Option<u64>,
+    /// How long the lease has to run by the cluster clock; 0 without a lease.
+    pub remaining_ms: u64,
+}
+
+impl Command {
+    pub(crate) fn validate(&self) -> Result<(), Refusal> {
+        check_name(Field::Namespace, self.namespace())?;
+        match self {
+            Command::FindId { name, .. } => check_name(Field::Name, name),
+            Command::SetMaster { changesource, master, .. } => {
+                check_id(Field::ChangeSourceId, *changesource)?;
+                master.map_or(Ok(()), |master| check_id(Field::MasterId, master))
+            }
+            Command::Claim { changesource, .. } | Command::Release { changesource, .. } => {
+                check_id(Field::ChangeSourceId, *changesource)
+            }
+        }
+    }
+
+    /// How many bytes its names take.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.namespace().len()
+            + match self {
+                Command::FindId { name, .. } => name.len(),
+                Command::SetMaster { .. } | Command::Claim { .. } | Command::Release { .. } => 0,
+            }
+    }
+
+    fn namespace(&self) -> &str {
+        match self {
+            Command::FindId { namespace, .. }
+            | Command::SetMaster { namespace, .. }
+            | Command::Claim { namespace, .. }
+            | Command::Release { namespace, .. } => namespace,
+        }
+    }
+}
+
+/// Carries out a command.
+pub(crate) fn apply(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Stop> {
+    match command {
+        Command::FindId { namespace, name } => Ok(Reply::Id(find_or_create(txn, namespace, name)?)),
+        Command::SetMaster { namespace, changesource, master } => {
+            set_master(txn, namespace, *changesource, *master)
+        }
+        Command::Claim { namespace, changesource, lease } => {
+            claim(txn, namespace, *changesource, *lease)
+        }
+        Command::Release { namespace, changesource, token } => {
+            release(txn, namespace, *changesource, *token)
+        }
+    }
+}
+
+/// The id that a command looks for, if there is one already; None for all other commands.
+pub(crate) fn known(view: View<'_>, command: &Command) -> Result<Option<Reply>, Fault> {
+    match command {
+        Command::FindId { namespace, name } => {
+            let id = SOURCE_IDS.get(view, (namespace.as_str(), name.as_str()))?;
+            Ok(id.map(Reply::Id))
+        }
+        Command::SetMaster { .. } | Command::Claim { .. } | Command::Release { .. } => Ok(None),
+    }
+}
+
+/// A lapsed lease that has to end before this command can be run: the owner's, or the new owner's.
+pub(crate) fn lapsed_in_the_way(view: View<'_>, command: &Command) -> Result<Option<u64>, Fault> {
+    let (namespace, changesource, next) = match command {
+        Command::FindId { .. } => return Ok(None),
+        Command::SetMaster { namespace, changesource, master } => {
+            (namespace.as_str(), *changesource, *master)
+        }
+        // A claim's own lease lives, or the claim is refused.
+        Command::Claim { namespace, changesource, .. }
+        | Command::Release { namespace, changesource, .. } => {
+            (namespace.as_str(), *changesource, None)
+        }
+    };
+    let record = SOURCES.get(view, (namespace, changesource))?;
+    let owner = record.and_then(|record| record.claim).map(|claim| claim.master);
+    for master in owner.into_iter().chain(next) {
+        if let Some(lease) = masters::lapsed_lease(view, namespace, master)? {
+            return Ok(Some(lease));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a writer whose claim has moved on.
+pub(crate) fn check_fence(view: View<'_>, namespace: &str, fence: Fence) -> Result<(), Stop> {
+    let Fence { changesource, token } = fence;
+    let record = known_record(view, namespace, changesource)?;
+    match claimant(view, namespace, &record)? {
+        Some(holder) if holder.token == token => Ok(()),
+        Some(_) | None => Err(Refusal::StaleFence { changesource, token }.into()),
+    }
+}
+
+/// Takes all change sources from a master and says how many it had. The caller sets the master's count.
+pub(crate) fn free_all(txn: &mut Txn<'_>, namespace: &str, master: i64) -> Result<u32, Fault> {
+    let owned: Vec<i64> = OWNED
+        .scan(txn.view(), (namespace, master))
+        .map(|row| row.map(|((_, _, changesource), ())| changesource))
+        .collect::<Result<_, _>>()?;
+    let mut freed = 0;
+    for changesource in owned {
+        let Some(Record { name, .. }) = SOURCES.get(txn.view(), (namespace, changesource))? else {
+            return Err(missing(changesource));
+        };
+        SOURCES.put(txn, (namespace, changesource), &Record { name, claim: None })?;
+        OWNED.delete(txn, (namespace, master, changesource));
+        freed += 1;
+    }
+    Ok(freed)
+}
+
+fn find_or_create(txn: &mut Txn<'_>, namespace: &str, name: &str) -> Result<i64, Fault> {
+    if let Some(id) = SOURCE_IDS.get(txn.view(), (namespace, name))? {
+        return Ok(id);
+    }
+    let id = Counter::ChangeSources.next_id(txn)?;
+    SOURCE_IDS.put(txn, (namespace, name), &id)?;
+    SOURCES.put(txn, (namespace, id), &Record { name: name.to_owned(), claim: None })?;
+    Ok(id)
+}
+
+fn set_master(
+    txn: &mut Txn<'_>,
+    namespace: &str,
+    changesource: i64,
+    master: Option<i64>,
+) -> Result<Reply, Stop> {
+    let record = known_record(txn.view(), namespace, changesource)?;
+    let Some(master) = master else {
+        free(txn, namespace, changesource, record)?;
+        return Ok(Reply::Unset);
+    };
+    if let Some(holder) = claimant(txn.view(), namespace, &record)? {
+        return Ok(Reply::AlreadyClaimed(holder));
+    }
+    grant(txn, namespace, changesource, record, master)
+}
+
+fn claim(txn: &mut Txn<'_>, namespace: &str, changesource: i64, lease: u64) -> Result<Reply, Stop> {
+    let master = leases::live(txn.view(), namespace, lease)?.master;
+    let record = known_record(txn.view(), namespace, changesource)?;
+    match claimant(txn.view(), namespace, &record)? {
+        Some(holder) if holder.lease == Some(lease) => Ok(Reply::Granted { token: holder.token }),
+        Some(holder) => Ok(Reply::AlreadyClaimed(holder)),
+        None => grant(txn, namespace, changesource, record, master),
+    }
+}
+
+fn release(
+    txn: &mut Txn<'_>,
+    namespace: &str,
+    changesource: i64,
+    token: u64,
+) -> Result<Reply, Stop> {
+    let record = known_record(txn.view(), namespace, changesource)?;
+    let held = record.claim.is_some_and(|claim| claim.token == token);
+    if held {
+        free(txn, namespace, changesource, record)?;
+    }
+    Ok(Reply::Released(held))
+}
+
+fn known_record(view: View<'_>, namespace: &str, changesource: i64) -> Result<Record, Stop> {
+    let record = SOURCES.get(view, (namespace, changesource))?;
+    Ok(record.ok_or(Refusal::UnknownChangeSource { id: changesource })?)
+}
+
+fn grant(
+    txn: &mut Txn<'_>,
+    namespace: &str,
+    changesource: i64,
+    record: Record,
+    master: i64,
+) -> Result<Reply, Stop> {
+    let Some(owner) = masters::record(txn.view(), namespace, master)? else {
+        return Err(Refusal::UnknownMaster { id: master }.into());
+    };
+    if owner.claims >= limits::CLAIMS_PER_MASTER_MAX {
+        let (actual, allowed) = (owner.claims.into(), limits::CLAIMS_PER_MASTER_MAX.into());
+        return Err(Refusal::TooManyClaims { master, actual, allowed }.into());
+    }
+    let claims = owner.claims + 1;
+    masters::set_claims(txn, namespace, master, owner, claims)?;
+    let token = txn.revision;
+    let record = Record { claim: Some(Claim { master, token }), ..record };
+    SOURCES.put(txn, (namespace, changesource), &record)?;
+    OWNED.put(txn, (namespace, master, changesource), &())?;
+    Ok(Reply::Granted { token })
+}
+
+/// Takes a change source from its owner, if it has one.
+fn free(
+    txn: &mut Txn<'_>,
+    namespace: &str,
+    changesource: i64,
+    record: Record,
+) -> Result<(), Fault> {
+    let Some(Claim { master, .. }) = record.claim else {
+        return Ok(());
+    };
+    let owner = masters::record(txn.view(), namespace, master)?;
+    let Some((owner, claims)) = owner.and_then(|owner| {
+        let claims = owner.claims.checked_sub(1)?;
+        Some((owner, claims))
+    }) else {
+        return Err(missing(changesource));
+    };
+    masters::set_claims(txn, namespace, master, owner, claims)?;
+    OWNED.delete(txn, (namespace, master, changesource));
+    SOURCES.put(txn, (namespace, changesource), &Record { claim: None, ..record })
+}
+
+/// Who owns a change source at this time.
+fn claimant(view: View<'_>, namespace: &str, record: &Record) -> Result<Option<Claimant>, Fault> {
+    let Some(Claim { master, token }) = record.claim else {
+        return Ok(None);
+    };
+    let Some(owner) = masters::read(view, namespace, master)? else {
+        return Err(missing(master));
+    };
+    if owner.claims == 0 {
+        // Its lease has lapsed, and with it this claim, though the rows are still there.
+        return Ok(None);
+    }
+    let masters::Master { name: master_name, lease, remaining_ms, .. } = owner;
+    Ok(Some(Claimant { master, master_name, token, lease, remaining_ms }))
+}
+
+fn missing(id: i64) -> Fault {
+    Fault::Contradiction { what: "a claim without its other rows", id: id.cast_unsigned() }
+}
+
+/// A change source as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeSource {
+    /// Its id.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// Who owns it; never a master whose lease has lapsed.
+    pub claimant: Option<Claimant>,
+}
+
+/// How many change sources there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All of them.
+    pub total: u64,
+    /// Those that somebody owns.
+    pub owned: u64,
+}
+
+/// One change source.
+pub fn get(
+    state: &State,
+    namespace: &str,
+    changesource: i64,
+) -> Result<Option<ChangeSource>, Fault> {
+    let view = state.view();
+    let Some(record) = SOURCES.get(view, (namespace, changesource))? else {
+        return Ok(None);
+    };
+    let claimant = claimant(view, namespace, &record)?;
+    Ok(Some(ChangeSource { id: changesource, name: record.name, claimant }))
+}
+
+/// The id of a change source, if it exists.
+pub fn find(state: &State, namespace: &str, name: &str) -> Result<Option<i64>, Fault> {
+    SOURCE_IDS.get(state.view(), (namespace, name))
+}
+
+/// The change sources of a namespace, in order of their ids.
+///
+/// With `active`, only those that have an owner (true) or none (false); with `master`, only those that
+/// this master owns.
+pub fn list(
+    state: &State,
+    namespace: &str,
+    active: Option<bool>,
+    master: Option<i64>,
+) -> Result<Vec<ChangeSource>, Fault> {
+    let view = state.view();
+    let mut sources = Vec::new();
+    for row in SOURCES.scan(view, namespace) {
+        let ((_, id), record) = row?;
+        let claimant = claimant(view, namespace, &record)?;
+        let owner = claimant.as_ref().map(|claimant| claimant.master);
+        if active.is_none_or(|active| active == owner.is_some())
+            && master.is_none_or(|master| owner == Some(master))
+        {
+            sources.push(ChangeSource { id, name: record.name, claimant });
+        }
+    }
+    Ok(sources)
+}
+
+/// How many change sources there are, in all namespaces.
+pub fn counts(state: &State) -> Result<Counts, Fault> {
+    let view = state.view();
+    let mut counts = Counts::default();
+    for row in SOURCES.scan_all(view) {
+        let ((namespace, _), record) = row?;
+        counts.total += 1;
+        counts.owned += u64::from(claimant(view, &namespace, &record)?.is_some());
+    }
+    Ok(counts)
+}
+
+/// Spells a row of this file's tables.
+pub(crate) fn describe(key: &[u8], value: Option<&[u8]>) -> Option<Result<String, Fault>> {
+    let of_source = SOURCES.describe(key, value);
+    of_source.or_else(|| SOURCE_IDS.describe(key, value)).or_else(|| OWNED.describe(key, value))
+}
+
+/// How many change sources the index gives a master.
+pub(crate) fn owned_count(view: View<'_>, namespace: &str, master: i64) -> usize {
+    OWNED.keys(view, (namespace, master)).count()
+}
+
+/// Appends what does not hold of this file's invariants.
+pub(crate) fn audit(view: View<'_>, revision: u64, broken: &mut Vec<String>) -> Result<(), Fault> {
+    let (mut sources, mut claims) = (0, 0);
+    for row in SOURCES.scan_all(view) {
+        let ((namespace, id), Record { name, claim }) = row?;
+        sources += 1;
+        if SOURCE_IDS.get(view, (namespace.as_str(), name.as_str()))? != Some(id) {
+            broken.push(format!("change source {id} is not found by its name"));
+        }
+        let Some(Claim { master, token }) = claim else { continue };
+        claims += 1;
+        if token > revision || !OWNED.contains(view, (namespace.as_str(), master, id)) {
+            broken.push(format!("change source {id} is owned by {master} under {token}"));
+        }
+    }
+    if sources != SOURCE_IDS.scan_all(view).count() || claims != OWNED.scan_all(view).count() {
+        broken.push(format!("{sources} change sources and {claims} claims have more rows"));
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The replicated state machine of Holdfast: a pure function from a state and a log entry to replies and changes.
+//!
+//! # Model
+//!
+//! A [`State`] is one ordered map of bytes plus a [`Header`]. [`State::apply`] takes the next log entry and
+//! answers with one [`Response`] for each request in it and with the list of rows that changed. Every node
+//! of a cluster applies the same entries in the same order, so every node holds the same rows.
+//!
+//! A request comes with the session it was made in, so that a retry finds the outcome of the first try
+//! ([`sessions`]). What a request does belongs to its connector: [`state`] (object state), [`masters`]
+//! (masters and their leases) and [`changesources`] (who owns a change source).
+//!
+//! # Invariants
+//!
+//! - Apply reads nothing but the state and the entry: no clock, randomness, IO, floats, hash-map order.
+//! - Folding all changes over an empty map gives all rows; with the header row they give back the state.
+//! - A request is carried out whole or not at all; a [`Refusal`] changes no row but its session's.
+//! - The revision rises by one with each request, and each ended lease, that changed rows.
+//! - Time is [`Header::clock_ms`], the cluster clock, which only entries advance. A lease whose deadline it
+//!   has reached is never treated as held, even while its row is still there.
+//! - A refusal is deterministic and part of the reply. Anything else is a [`Fault`] and stops the node.
+//! - The limits in [`limits`] are checked by apply, not only before it: they are part of the function, and
+//!   a changed limit needs a new feature [`level`].
+//!
+//! # Map
+//!
+//! | file | holds |
+//! |---|---|
+//! | `machine.rs` | [`State`], apply, rows in and out |
+//! | `header.rs` | [`Header`]: position in the log, revision, clock, digest |
+//! | `entry.rs` | [`Entry`], [`Request`], [`Command`], [`Reply`], [`Response`] and their bytes |
+//! | `refusal.rs`, `fault.rs` | every deterministic no; every reason to stop |
+//! | `admit.rs` | what the leader can decide before it proposes |
+//! | `table.rs`, `encoding.rs` | typed tables over the map; ordered keys, versioned values |
+//! | `sessions.rs` | exactly-once |
+//! | `state.rs`, `masters.rs`, `changesources.rs` | one connector each |
+//! | `leases.rs` | the rows of leases, and when they lapse |
+//! | `inspect.rs` | rows for people, and whether they agree |
+//! | `digest.rs`, `level.rs`, `limits.rs` | agreement, upgrades, bounds |
+//!
+//! # What it leaves out
+//!
+//! The API's protocol buffers, the log, the disk, watches and quotas: they are the node's. STM variables,
+//! stored objects, group claims and queues for claims have no commands yet.
+
+#![forbid(unsafe_code)]
+
+mod admit;
+pub mod changesources;
+pub mod digest;
+mod encoding;
+mod entry;
+mod fault;
+mod header;
+pub mod inspect;
+mod leases;
+pub mod level;
+pub mod limits;
+mod machine;
+pub mod masters;
+mod refusal;
+pub mod sessions;
+pub mod state;
+mod table;
+
+pub use admit::Admission;
+pub use encoding::CodecError;
+pub use entry::{Command, Entry, Origin, Reply, Request, Response};
+pub use fault::Fault;
+pub use header::{Header, LogPosition};
+pub use machine::{Applied, Change, Payload, State};
+pub use refusal::{Field, Refusal, RefusalKind};
+
+/// Shared bytes: a row's key or value, or a value on its way into a row.
+///
+/// Cloning one copies a pointer, so that a snapshot, the disk and a watcher can hold the same row.
+pub type Bytes = std::sync::Arc<[u8]>;

@@ -1,0 +1,57 @@
+//! Every bound of the state machine, with its unit and the reason for its size.
+//!
+//! Apply checks them, so they are part of the replicated function: all voters must hold the same numbers,
+//! and changing one takes a new feature [`level`](crate::level).
+
+/// Longest name, class name or namespace, in bytes. Names are part of row keys, and keys stay small.
+pub const NAME_BYTES_MAX: usize = 1024;
+/// Longest state value, in bytes: what one log entry can carry without delaying the others behind it.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Longest value that a reply carries itself, in bytes; a longer one is read again by whoever answers.
+/// With the longest name beside it, a reply stays below [`OUTCOME_BYTES_MAX`].
+pub const REPLY_VALUE_BYTES_MAX: usize = 2048;
+
+/// Shortest lease, in milliseconds: below it, one lost packet ends it.
+pub const LEASE_TTL_MS_MIN: u64 = 500;
+/// Longest lease, in milliseconds (24 h): a holder that died must not hold longer than a working day.
+pub const LEASE_TTL_MS_MAX: u64 = 86_400_000;
+/// Most change sources that one master can own: they all go in one step when its lease ends.
+pub const CLAIMS_PER_MASTER_MAX: u32 = 10_000;
+
+/// How long a session lives without use if its client does not say, in milliseconds (10 min).
+pub const SESSION_IDLE_MS_DEFAULT: u64 = 600_000;
+/// Shortest idle time of a session, in milliseconds: a call's deadline is at most half of it.
+pub const SESSION_IDLE_MS_MIN: u64 = 10_000;
+/// Longest idle time of a session, in milliseconds (24 h): a client that is gone must not stay for ever.
+pub const SESSION_IDLE_MS_MAX: u64 = 86_400_000;
+/// Most sessions at a time, so that a client which opens one for each call cannot fill the memory.
+pub const SESSIONS_MAX: u64 = 100_000;
+/// Most outcomes kept for one session: how many writes a client can have undecided.
+pub const UNDECIDED_MAX: u32 = 256;
+/// Longest stored outcome, in bytes of its encoded [`Response`](crate::Response).
+pub const OUTCOME_BYTES_MAX: usize = 4096;
+
+/// Most requests in one entry: bounds what one apply can take.
+pub const REQUESTS_PER_ENTRY_MAX: usize = 256;
+/// Size at which a batch of requests is closed, in bytes; only a single request may be larger.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Largest entry that is ever proposed, in bytes (9 MiB), below what peers decode.
+pub const ENTRY_BYTES_MAX: usize = 9 << 20;
+/// Largest entry or request that is decoded, in bytes (16 MiB).
+pub const DECODE_BYTES_MAX: usize = 16 << 20;
+/// Largest stored value of a row, in bytes: a state value and what is kept beside it.
+pub const ROW_BYTES_MAX: usize = VALUE_BYTES_MAX + 4096;
+
+/// Most leases that one entry ends, so that a mass expiry cannot hold up the requests behind it.
+pub const LEASES_ENDED_PER_ENTRY_MAX: usize = 64;
+/// Most session deadlines that one entry looks at.
+pub const SESSIONS_CHECKED_PER_ENTRY_MAX: usize = 64;
+/// Most outcomes of expired sessions that one entry removes.
+pub const OUTCOMES_DROPPED_PER_ENTRY_MAX: u32 = 1024;
+
+/// Most rows in one page of a listing.
+pub const PAGE_MAX: usize = 1000;
+/// Size at which a page of values is closed, in bytes of values.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Most names in one read of several values.
+pub const NAMES_PER_GET_MAX: usize = 256;

@@ -1,0 +1,405 @@
+//! Every deterministic no of the state machine.
+//!
+//! A refusal is part of the reply: all nodes come to the same one, a retry gets it again, and nothing but
+//! the bookkeeping of its session has changed. Expected answers, such as *already claimed* or a lost race,
+//! are no refusals; they are replies.
+//!
+//! Refusals are stored with sessions: variants and fields are only ever added at the end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The request writes, and names no session to do it in.
+    #[error("the write names no session; open one and write in it")]
+    SessionRequired,
+    /// The session was closed, has idled out, or never was.
+    #[error("session {session} has expired or never was; open a new one")]
+    SessionExpired {
+        /// The session named.
+        session: u64,
+    },
+    /// The caller has said before that this write was decided.
+    #[error(
+        "write {seq} was answered before; the session keeps outcomes from {first_incomplete} on"
+    )]
+    StaleSeq {
+        /// The write named.
+        seq: u64,
+        /// Below it nothing is kept.
+        first_incomplete: u64,
+    },
+    /// The session keeps as many outcomes as it may.
+    #[error(
+        "session {session} has {actual} undecided writes, {allowed} are allowed; \
+         raise first_incomplete once answers have come in"
+    )]
+    TooManyUndecided {
+        /// The session.
+        session: u64,
+        /// How many outcomes it keeps.
+        actual: u64,
+        /// How many it may keep.
+        allowed: u64,
+    },
+    /// The cluster has as many sessions as it may.
+    #[error("there are {actual} sessions, {allowed} are allowed; close some or let them expire")]
+    TooManySessions {
+        /// How many there are.
+        actual: u64,
+        /// How many there may be.
+        allowed: u64,
+    },
+    /// A name is empty.
+    #[error("{field} is empty; give it 1 to {} bytes", limits::NAME_BYTES_MAX)]
+    NameEmpty {
+        /// Which one.
+        field: Field,
+    },
+    /// A name is too long.
+    #[error("{field} takes {actual} bytes, {allowed} are allowed")]
+    NameTooLong {
+        /// Which one.
+        field: Field,
+        /// Its length, in bytes.
+        actual: u64,
+        /// The limit, in bytes.
+        allowed: u64,
+    },
+    /// A value is too large.
+    #[error("the value takes {actual} bytes, {allowed} are allowed")]
+    ValueTooLarge {
+        /// Its size, in bytes.
+        actual: u64,
+        /// The limit, in bytes.
+        allowed: u64,
+    },
+    /// An id is zero or negative.
+    #[error("{field} is {value}, and ids are positive")]
+    BadId {
+        /// Which one.
+        field: Field,
+        /// What was given.
+        value: i64,
+    },
+    /// A lease is too short or too long.
+    #[error("ttl_ms of the lease is {actual}; {min} to {max} are allowed")]
+    BadTtl {
+        /// What was asked for, in milliseconds.
+        actual: u64,
+        /// The shortest, in milliseconds.
+        min: u64,
+        /// The longest, in milliseconds.
+        max: u64,
+    },
+    /// A session's idle time is too short or too long.
+    #[error("idle_ms of the session is {actual}; {min} to {max} are allowed")]
+    BadIdle {
+        /// What was asked for, in milliseconds.
+        actual: u64,
+        /// The shortest, in milliseconds.
+        min: u64,
+        /// The longest, in milliseconds.
+        max: u64,
+    },
+    /// There is no object with this id in the namespace.
+    #[error("there is no object {id}; get its id from its name and class first")]
+    UnknownObject {
+        /// The object named.
+        id: i64,
+    },
+    /// There is no master with this id in the namespace.
+    #[error("there is no master {id}; get its id from its name first")]
+    UnknownMaster {
+        /// The master named.
+        id: i64,
+    },
+    /// There is no change source with this id in the namespace.
+    #[error("there is no change source {id}; get its id from its name first")]
+    UnknownChangeSource {
+        /// The change source named.
+        id: i64,
+    },
+    /// The lease has ended; it never comes back.
+    #[error("lease {lease} has ended; open a new one")]
+    LeaseLost {
+        /// The lease named.
+        lease: u64,
+    },
+    /// The claim that the writer relied on has moved on.
+    #[error("token {token} does not hold change source {changesource} any more; claim it again")]
+    StaleFence {
+        /// The change source that was to be owned.
+        changesource: i64,
+        /// The token that was given as proof.
+        token: u64,
+    },
+    /// The master owns as many change sources as it may.
+    #[error("master {master} owns {actual} change sources, {allowed} are allowed")]
+    TooManyClaims {
+        /// The master.
+        master: i64,
+        /// How many it owns.
+        actual: u64,
+        /// How many it may own.
+        allowed: u64,
+    },
+}
+
+/// What kind of no a refusal is; decides the status that a caller sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The request is wrong whatever the state is.
+    InvalidArgument,
+    /// The request names something that is not there.
+    NotFound,
+    /// The state does not allow it, now or any more.
+    FailedPrecondition,
+    /// A limit on how much there may be.
+    ResourceExhausted,
+}
+
+/// The part of a request that a refusal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Field {
+    /// The namespace.
+    Namespace,
+    /// The name of a key, a master or a change source.
+    Name,
+    /// The class name of an object.
+    ClassName,
+    /// The id of an object.
+    ObjectId,
+    /// The id of a master.
+    MasterId,
+    /// The id of a change source.
+    ChangeSourceId,
+}
+
+impl Field {
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Field::Namespace => "namespace",
+            Field::Name => "name",
+            Field::ClassName => "class_name",
+            Field::ObjectId => "object_id",
+            Field::MasterId => "master_id",
+            Field::ChangeSourceId => "changesource_id",
+        }
+    }
+}
+
+impl std::fmt::Display for Field {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Refusal {
+    /// A name for programs. It never changes.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Refusal::SessionRequired => "SESSION_REQUIRED",
+            Refusal::SessionExpired { .. } => "SESSION_EXPIRED",
+            Refusal::StaleSeq { .. } => "STALE_SEQ",
+            Refusal::TooManyUndecided { .. } => "TOO_MANY_UNDECIDED",
+            Refusal::TooManySessions { .. } => "TOO_MANY_SESSIONS",
+            Refusal::NameEmpty { .. } => "NAME_EMPTY",
+            Refusal::NameTooLong { .. } => "NAME_TOO_LONG",
+            Refusal::ValueTooLarge { .. } => "VALUE_TOO_LARGE",
+            Refusal::BadId { .. } => "BAD_ID",
+            Refusal::BadTtl { .. } => "BAD_TTL",
+            Refusal::BadIdle { .. } => "BAD_IDLE",
+            Refusal::UnknownObject { .. } => "UNKNOWN_OBJECT",
+            Refusal::UnknownMaster { .. } => "UNKNOWN_MASTER",
+            Refusal::UnknownChangeSource { .. } => "UNKNOWN_CHANGE_SOURCE",
+            Refusal::LeaseLost { .. } => "LEASE_LOST",
+            Refusal::StaleFence { .. } => "STALE_FENCE",
+            Refusal::TooManyClaims { .. } => "TOO_MANY_CLAIMS",
+        }
+    }
+
+    /// What kind of no it is.
+    pub fn kind(&self) -> RefusalKind {
+        match self {
+            Refusal::SessionRequired
+            | Refusal::NameEmpty { .. }
+            | Refusal::NameTooLong { .. }
+            | Refusal::ValueTooLarge { .. }
+            | Refusal::BadId { .. }
+            | Refusal::BadTtl { .. }
+            | Refusal::BadIdle { .. } => RefusalKind::InvalidArgument,
+            Refusal::UnknownObject { .. }
+            | Refusal::UnknownMaster { .. }
+            | Refusal::UnknownChangeSource { .. } => RefusalKind::NotFound,
+            Refusal::SessionExpired { .. }
+            | Refusal::StaleSeq { .. }
+            | Refusal::LeaseLost { .. }
+            | Refusal::StaleFence { .. } => RefusalKind::FailedPrecondition,
+            Refusal::TooManyUndecided { .. }
+            | Refusal::TooManySessions { .. }
+            | Refusal::TooManyClaims { .. } => RefusalKind::ResourceExhausted,
+        }
+    }
+
+    /// What it is about, by name, for programs that show or compare it.
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Refusal::SessionRequired => vec![],
+            Refusal::SessionExpired { session } => vec![("session_id", session.to_string())],
+            Refusal::StaleSeq { seq, first_incomplete } => {
+                vec![("seq", seq.to_string()), ("first_incomplete", first_incomplete.to_string())]
+            }
+            Refusal::TooManyUndecided { session, actual, allowed } => vec![
+                ("session_id", session.to_string()),
+                ("actual", actual.to_string()),
+                ("allowed", allowed.to_string()),
+            ],
+            Refusal::TooManySessions { actual, allowed } => {
+                vec![("actual", actual.to_string()), ("allowed", allowed.to_string())]
+            }
+            Refusal::ValueTooLarge { actual, allowed } => vec![
+                ("field", "value".to_owned()),
+                ("actual", actual.to_string()),
+                ("allowed", allowed.to_string()),
+            ],
+            Refusal::NameEmpty { field } => vec![("field", field.to_string())],
+            Refusal::NameTooLong { field, actual, allowed } => vec![
+                ("field", field.to_string()),
+                ("actual", actual.to_string()),
+                ("allowed", allowed.to_string()),
+            ],
+            Refusal::BadId { field, value } => {
+                vec![("field", field.to_string()), ("value", value.to_string())]
+            }
+            Refusal::BadTtl { actual, min, max } => vec![
+                ("field", "ttl_ms".to_owned()),
+                ("actual", actual.to_string()),
+                ("min", min.to_string()),
+                ("max", max.to_string()),
+            ],
+            Refusal::BadIdle { actual, min, max } => vec![
+                ("field", "idle_ms".to_owned()),
+                ("actual", actual.to_string()),
+                ("min", min.to_string()),
+                ("max", max.to_string()),
+            ],
+            Refusal::UnknownObject { id } => vec![("object_id", id.to_string())],
+            Refusal::UnknownMaster { id } => vec![("master_id", id.to_string())],
+            Refusal::UnknownChangeSource { id } => vec![("changesource_id", id.to_string())],
+            Refusal::LeaseLost { lease } => vec![("lease_id", lease.to_string())],
+            Refusal::StaleFence { changesource, token } => {
+                vec![("changesource_id", changesource.to_string()), ("token", token.to_string())]
+            }
+            Refusal::TooManyClaims { master, actual, allowed } => vec![
+                ("master_id", master.to_string()),
+                ("actual", actual.to_string()),
+                ("allowed", allowed.to_string()),
+            ],
+        }
+    }
+}
+
+/// Refuses an empty or a too long name.
+pub(crate) fn check_name(field: Field, name: &str) -> Result<(), Refusal> {
+    let (actual, allowed) = (name.len() as u64, limits::NAME_BYTES_MAX as u64);
+    match actual {
+        0 => Err(Refusal::NameEmpty { field }),
+        _ if actual > allowed => Err(Refusal::NameTooLong { field, actual, allowed }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an id that no counter gives out.
+pub(crate) fn check_id(field: Field, value: i64) -> Result<(), Refusal> {
+    if value > 0 { Ok(()) } else { Err(Refusal::BadId { field, value }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Response;
+
+    /// One of each, in order.
+    fn all() -> Vec<Refusal> {
+        let (actual, allowed, min, max) = (9, 8, 2, 7);
+        vec![
+            Refusal::SessionRequired,
+            Refusal::SessionExpired { session: 5 },
+            Refusal::StaleSeq { seq: 3, first_incomplete: 4 },
+            Refusal::TooManyUndecided { session: 5, actual, allowed },
+            Refusal::TooManySessions { actual, allowed },
+            Refusal::NameEmpty { field: Field::Namespace },
+            Refusal::NameTooLong { field: Field::ClassName, actual, allowed },
+            Refusal::ValueTooLarge { actual, allowed },
+            Refusal::BadId { field: Field::ChangeSourceId, value: -1 },
+            Refusal::BadTtl { actual, min, max },
+            Refusal::BadIdle { actual, min, max },
+            Refusal::UnknownObject { id: 6 },
+            Refusal::UnknownMaster { id: 6 },
+            Refusal::UnknownChangeSource { id: 6 },
+            Refusal::LeaseLost { lease: 5 },
+            Refusal::StaleFence { changesource: 6, token: 5 },
+            Refusal::TooManyClaims { master: 6, actual, allowed },
+        ]
+    }
+
+    #[test]
+    fn stored_bytes_never_change() {
+        // Version, revision 1, Err, then the variant's number and its fields.
+        let expected = [
+            "01010100",
+            "0101010105",
+            "010101020304",
+            "01010103050908",
+            "010101040908",
+            "0101010500",
+            "01010106020908",
+            "010101070908",
+            "010101080501",
+            "01010109090207",
+            "0101010a090207",
+            "0101010b0c",
+            "0101010c0c",
+            "0101010d0c",
+            "0101010e05",
+            "0101010f0c05",
+            "010101100c0908",
+        ];
+        for (refusal, expected) in all().into_iter().zip(expected) {
+            let response = Response { revision: 1, outcome: Err(refusal) };
+            let bytes = response.encode().expect("it is short");
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected, "{response:?}");
+            assert_eq!(Response::decode(&bytes), Ok(response));
+        }
+        assert_eq!(all().len(), expected.len());
+    }
+
+    #[test]
+    fn reasons_are_told_apart() {
+        let mut reasons: Vec<_> = all().iter().map(Refusal::reason).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), all().len());
+    }
+
+    #[test]
+    fn messages_name_the_thing_and_its_value() {
+        for refusal in all() {
+            let message = refusal.to_string();
+            assert!(message.starts_with(|first: char| first.is_ascii_lowercase()), "{message}");
+            assert!(!message.ends_with('.'), "{message}");
+            for (field, value) in refusal.fields() {
+                let is_known = matches!(field, "field" | "session_id") || message.contains(&value);
+                assert!(is_known, "{message} does not say {field} {value}");
+            }
+        }
+        let refusal = Refusal::NameTooLong { field: Field::Name, actual: 1025, allowed: 1024 };
+        assert_eq!(refusal.to_string(), "name takes 1025 bytes, 1024 are allowed");
+    }
+}

@@ -1,0 +1,94 @@
+//! The kinds of answers that random histories must come upon, to be worth their time.
+
+use holdfast_machine::{Reply, Response, changesources, masters, sessions, state};
+
+/// All that the generator can reach.
+pub(crate) const ALL: [&str; 39] = [
+    "opened",
+    "kept",
+    "closed",
+    "object id",
+    "written",
+    "equal",
+    "lost",
+    "lost to nothing",
+    "created",
+    "not created",
+    "deleted",
+    "not deleted",
+    "master id",
+    "changed",
+    "not changed",
+    "lease",
+    "held by",
+    "renewed",
+    "lease closed",
+    "source id",
+    "granted",
+    "granted again",
+    "unset",
+    "already claimed",
+    "already claimed without lease",
+    "released",
+    "not released",
+    "SESSION_REQUIRED",
+    "SESSION_EXPIRED",
+    "STALE_SEQ",
+    "NAME_TOO_LONG",
+    "BAD_ID",
+    "BAD_TTL",
+    "BAD_IDLE",
+    "UNKNOWN_OBJECT",
+    "UNKNOWN_MASTER",
+    "UNKNOWN_CHANGE_SOURCE",
+    "LEASE_LOST",
+    "STALE_FENCE",
+];
+
+/// Which of them a response is.
+pub(crate) fn kind(response: &Response) -> &'static str {
+    match &response.outcome {
+        Err(refusal) => refusal.reason(),
+        Ok(Reply::Session(reply)) => match reply {
+            sessions::Reply::Opened { .. } => "opened",
+            sessions::Reply::Kept => "kept",
+            sessions::Reply::Closed => "closed",
+        },
+        Ok(Reply::State(reply)) => match reply {
+            state::Reply::ObjectId(_) => "object id",
+            state::Reply::Written { written: false, found: true, .. } => "lost",
+            state::Reply::Written { written: false, found: false, .. } => "lost to nothing",
+            state::Reply::Written { mod_revision, .. } if *mod_revision < response.revision => {
+                "equal"
+            }
+            state::Reply::Written { .. } => "written",
+            state::Reply::Created { created: true, .. } => "created",
+            state::Reply::Created { created: false, .. } => "not created",
+            state::Reply::Deleted(true) => "deleted",
+            state::Reply::Deleted(false) => "not deleted",
+        },
+        Ok(Reply::Masters(reply)) => match reply {
+            masters::Reply::Id(_) => "master id",
+            masters::Reply::Changed(true) => "changed",
+            masters::Reply::Changed(false) => "not changed",
+            masters::Reply::Lease { .. } => "lease",
+            masters::Reply::HeldBy { .. } => "held by",
+            masters::Reply::Renewed { .. } => "renewed",
+            masters::Reply::Closed { .. } => "lease closed",
+        },
+        Ok(Reply::ChangeSources(reply)) => match reply {
+            changesources::Reply::Id(_) => "source id",
+            changesources::Reply::Granted { token } if *token < response.revision => {
+                "granted again"
+            }
+            changesources::Reply::Granted { .. } => "granted",
+            changesources::Reply::Unset => "unset",
+            changesources::Reply::AlreadyClaimed(holder) if holder.lease.is_none() => {
+                "already claimed without lease"
+            }
+            changesources::Reply::AlreadyClaimed(_) => "already claimed",
+            changesources::Reply::Released(true) => "released",
+            changesources::Reply::Released(false) => "not released",
+        },
+    }
+}

@@ -1,0 +1,239 @@
+//! What must hold of the answers, told without rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_machine::{
+    Applied, Bytes, Command, Entry, Refusal, Reply, Request, Response, State, changesources,
+    limits, masters, state,
+};
+
+const NAMESPACES: [&str; 2] = ["default", "other"];
+
+/// A change source: its namespace and id.
+type Source = (String, i64);
+/// An item: its namespace, object and name.
+type Item = (String, i64, String);
+
+#[derive(Default)]
+pub(crate) struct Model {
+    /// The first outcome of each write.
+    outcomes: BTreeMap<(u64, u64), Response>,
+    /// The highest token of each change source.
+    tokens: BTreeMap<Source, u64>,
+    /// Tokens that were seen no more after they had been seen.
+    ended: BTreeSet<(Source, u64)>,
+    /// The present claims, as they were seen after the last entry.
+    claims: BTreeMap<Source, (i64, u64)>,
+    items: BTreeMap<Item, Bytes>,
+    ids: BTreeMap<String, i64>,
+    last_revision: u64,
+}
+
+impl Model {
+    pub(crate) fn check(&mut self, entry: &Entry, applied: &Applied, state: &State) {
+        for (request, response) in entry.requests.iter().zip(&applied.responses) {
+            if self.is_first_outcome(request, response) {
+                assert!(response.revision >= self.last_revision, "revisions never fall");
+                self.last_revision = response.revision;
+                self.check_outcome(request, response);
+            }
+            self.check_small(response);
+            let bytes = request.encode().expect("requests are small").len();
+            assert!(bytes <= request.encoded_len_hint(), "{request:?}");
+        }
+        assert!(state.header().revision >= self.last_revision);
+        self.last_revision = state.header().revision;
+        self.check_claims(state);
+        self.check_items(state);
+    }
+
+    /// G4: whether the request was run now; if it was before, it must have been answered as then.
+    fn is_first_outcome(&mut self, request: &Request, response: &Response) -> bool {
+        match (&request.origin, &response.outcome) {
+            (None, _) => true,
+            (
+                Some(_),
+                Err(
+                    Refusal::StaleSeq { .. }
+                    | Refusal::SessionExpired { .. }
+                    | Refusal::TooManyUndecided { .. },
+                ),
+            ) => false,
+            (Some(origin), _) => match self.outcomes.get(&(origin.session, origin.seq)) {
+                Some(first) => {
+                    assert_eq!(first, response, "a retry gets the first outcome: {request:?}");
+                    false
+                }
+                None => {
+                    self.outcomes.insert((origin.session, origin.seq), response.clone());
+                    true
+                }
+            },
+        }
+    }
+
+    fn check_small(&self, response: &Response) {
+        let bytes = response.encode().expect("an outcome can be stored");
+        assert!(bytes.len() <= limits::OUTCOME_BYTES_MAX);
+        assert_eq!(Response::decode(&bytes).as_ref(), Ok(response));
+    }
+
+    fn check_outcome(&mut self, request: &Request, response: &Response) {
+        let Ok(reply) = &response.outcome else { return };
+        match (&request.command, reply) {
+            (Command::State(command), Reply::State(reply)) => self.check_state(command, reply),
+            (Command::ChangeSources(command), Reply::ChangeSources(reply)) => {
+                self.check_grant(command, reply, response.revision);
+            }
+            (Command::Masters(masters::Command::FindId { namespace, name }), reply) => {
+                let Reply::Masters(masters::Reply::Id(id)) = reply else { panic!("{reply:?}") };
+                self.check_id(format!("master {namespace}/{name}"), *id);
+            }
+            (Command::Session(_), Reply::Session(_)) | (Command::Masters(_), Reply::Masters(_)) => {
+            }
+            (command, reply) => panic!("{command:?} answers {reply:?}"),
+        }
+    }
+
+    /// S1, M1, C1: the same name always has the same id, and no two names share one.
+    fn check_id(&mut self, name: String, id: i64) {
+        let kind = name.split(' ').next().expect("a kind").to_owned();
+        for (other, other_id) in &self.ids {
+            let is_same_kind = other.split(' ').next() == Some(&kind);
+            assert!(!is_same_kind || (*other == name) == (*other_id == id), "{name} {id}, {other}");
+        }
+        assert!(id > 0);
+        self.ids.insert(name, id);
+    }
+
+    /// S3, S4: what a write says it did is what it did.
+    fn check_state(&mut self, command: &state::Command, reply: &state::Reply) {
+        match (command, reply) {
+            (
+                state::Command::GetObjectId { namespace, name, class_name },
+                state::Reply::ObjectId(id),
+            ) => self.check_id(format!("object {namespace}/{name}/{class_name}"), *id),
+            (
+                state::Command::Set { namespace, object, name, value, .. },
+                state::Reply::Written { written, found, value: stands, .. },
+            ) => {
+                let item = (namespace.clone(), *object, name.clone());
+                if *written {
+                    assert!(*found && stands.is_none());
+                    self.items.insert(item, value.clone());
+                } else {
+                    self.check_standing(&item, stands.as_ref());
+                    assert_eq!(*found, self.items.contains_key(&item));
+                }
+            }
+            (
+                state::Command::Create { namespace, object, name, value, .. },
+                state::Reply::Created { created, value: stands, .. },
+            ) => {
+                let item = (namespace.clone(), *object, name.clone());
+                assert_eq!(*created, !self.items.contains_key(&item), "{item:?}");
+                if *created {
+                    self.items.insert(item, value.clone());
+                } else {
+                    self.check_standing(&item, stands.as_ref());
+                }
+            }
+            (
+                state::Command::Delete { namespace, object, name, .. },
+                state::Reply::Deleted(deleted),
+            ) => {
+                let removed = self.items.remove(&(namespace.clone(), *object, name.clone()));
+                assert_eq!(*deleted, removed.is_some());
+            }
+            (command, reply) => panic!("{command:?} answers {reply:?}"),
+        }
+    }
+
+    fn check_standing(&self, item: &Item, stands: Option<&Bytes>) {
+        let small =
+            self.items.get(item).filter(|value| value.len() <= limits::REPLY_VALUE_BYTES_MAX);
+        assert_eq!(small, stands);
+    }
+
+    /// C5: each grant's token is above all before it; a repeated claim gets the present one.
+    fn check_grant(
+        &mut self,
+        command: &changesources::Command,
+        reply: &changesources::Reply,
+        revision: u64,
+    ) {
+        let (namespace, changesource) = match command {
+            changesources::Command::FindId { namespace, name } => {
+                let changesources::Reply::Id(id) = reply else { panic!("{reply:?}") };
+                return self.check_id(format!("source {namespace}/{name}"), *id);
+            }
+            changesources::Command::SetMaster { namespace, changesource, .. }
+            | changesources::Command::Claim { namespace, changesource, .. }
+            | changesources::Command::Release { namespace, changesource, .. } => {
+                (namespace.clone(), *changesource)
+            }
+        };
+        if let changesources::Reply::Granted { token } = reply {
+            let source = (namespace, changesource);
+            let highest = self.tokens.entry(source.clone()).or_default();
+            if *token == *highest {
+                assert!(matches!(command, changesources::Command::Claim { .. }));
+                assert!(!self.ended.contains(&(source, *token)), "token {token} is back");
+            } else {
+                assert!(*token > *highest && *token == revision, "{token} behind {highest}");
+                *highest = *token;
+            }
+        }
+    }
+
+    /// C4: nobody reads a change source as owned by two, or by a master whose lease has lapsed.
+    fn check_claims(&mut self, state: &State) {
+        let mut claims = BTreeMap::new();
+        for namespace in NAMESPACES {
+            let sources = changesources::list(state, namespace, None, None).expect("no fault");
+            let mut owned: BTreeMap<i64, u32> = BTreeMap::new();
+            for changesource in sources {
+                let Some(claimant) = changesource.claimant else { continue };
+                let source = (namespace.to_owned(), changesource.id);
+                *owned.entry(claimant.master).or_default() += 1;
+                assert_eq!(self.tokens.get(&source), Some(&claimant.token), "{claimant:?}");
+                let master = masters::get(state, namespace, claimant.master);
+                let master = master.expect("no fault").expect("an owner");
+                assert_eq!(master.lease, claimant.lease);
+                assert_eq!(claimant.lease.is_some(), claimant.remaining_ms > 0);
+                claims.insert(source, (claimant.master, claimant.token));
+            }
+            for master in masters::list(state, namespace).expect("no fault") {
+                assert_eq!(owned.get(&master.id).copied().unwrap_or(0), master.claims);
+                assert!(master.lease.is_none() || (master.active && master.remaining_ms > 0));
+            }
+        }
+        for (source, (master, token)) in &self.claims {
+            match claims.get(source) {
+                Some(now) if now.1 == *token => assert_eq!(now.0, *master, "a token moved"),
+                Some(_) | None => {
+                    self.ended.insert((source.clone(), *token));
+                }
+            }
+        }
+        let came_back = |(source, (_, token)): (&Source, &(i64, u64))| {
+            self.ended.contains(&(source.clone(), *token))
+        };
+        assert!(!claims.iter().any(came_back), "a token came back");
+        self.claims = claims;
+    }
+
+    /// S2: what was written is what is read.
+    fn check_items(&self, state: &State) {
+        let mut items = BTreeMap::new();
+        for namespace in NAMESPACES {
+            for object in state::list_objects(state, namespace, 0, 0).expect("no fault").items {
+                let page = state::list(state, namespace, object.id, "", 0).expect("no fault");
+                for item in page.expect("an object").items {
+                    items.insert((namespace.to_owned(), object.id, item.name), item.value.into());
+                }
+            }
+        }
+        assert_eq!(items, self.items);
+    }
+}

@@ -1,0 +1,160 @@
+//! From the words of a script to commands of the state machine.
+
+use std::str::FromStr;
+
+use goldenscript::Argument;
+use holdfast_machine::changesources::{self, Fence};
+use holdfast_machine::{Command, limits, masters, sessions, state};
+
+use super::Result;
+
+/// The arguments of a command, in its nth repetition.
+pub(super) struct Args {
+    words: Vec<String>,
+    keys: Vec<(String, String)>,
+}
+
+impl Args {
+    pub(super) fn new(command: &goldenscript::Command, nth: u64) -> Self {
+        let mut args = Args { words: vec![], keys: vec![] };
+        for argument in &command.args {
+            match argument {
+                Argument::Positional(word) => args.words.push(expand(word, nth)),
+                Argument::KeyValue(key, value) => {
+                    args.keys.push((key.clone(), expand(value, nth)));
+                }
+                other => panic!("what is argument {other}?"),
+            }
+        }
+        args
+    }
+
+    pub(super) fn at(&self, place: usize) -> Result<&str> {
+        let missing = || format!("argument {} is missing", place + 1);
+        Ok(self.words.get(place).ok_or_else(missing)?)
+    }
+
+    pub(super) fn key(&self, name: &str) -> Option<&str> {
+        self.keys.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>> {
+        Ok(self.key(name).map(str::parse).transpose()?)
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>> {
+        Ok(self.key(name).map(str::parse).transpose()?)
+    }
+
+    pub(super) fn namespace(&self) -> String {
+        self.key("ns").unwrap_or("default").to_owned()
+    }
+
+    fn parse<T: FromStr<Err: std::error::Error + 'static>>(&self, place: usize) -> Result<T> {
+        Ok(self.at(place)?.parse()?)
+    }
+
+    fn text(&self, place: usize) -> Result<String> {
+        Ok(self.at(place)?.to_owned())
+    }
+
+    fn fence(&self) -> Result<Option<Fence>> {
+        let Some(fence) = self.key("fence") else { return Ok(None) };
+        let (changesource, token) = fence.split_once('/').ok_or("a fence is SOURCE/TOKEN")?;
+        Ok(Some(Fence { changesource: changesource.parse()?, token: token.parse()? }))
+    }
+}
+
+/// `x.5` is a text of five letters, `_n` is the number of the repetition.
+fn expand(word: &str, nth: u64) -> String {
+    match word.strip_prefix("x.").and_then(|len| len.parse().ok()) {
+        Some(len) => "x".repeat(len),
+        None => word.replace("_n", &nth.to_string()),
+    }
+}
+
+/// The command that a line stands for.
+pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> {
+    let namespace = args.namespace();
+    Ok(match name {
+        "open" => Command::Session(sessions::Command::Open {
+            idle_ms: args.number("idle")?.unwrap_or(limits::SESSION_IDLE_MS_DEFAULT),
+        }),
+        "keep" => Command::Session(sessions::Command::Keep {
+            session: args.number("session")?.unwrap_or(session),
+        }),
+        "close" => Command::Session(sessions::Command::Close {
+            session: args.number("session")?.unwrap_or(session),
+        }),
+        "object" | "set" | "create" | "delete" => Command::State(object_state(name, args)?),
+        "master" => Command::Masters(masters::Command::FindId { namespace, name: args.text(0)? }),
+        "set_active" => Command::Masters(masters::Command::SetState {
+            namespace,
+            master: args.parse(0)?,
+            active: args.parse(1)?,
+        }),
+        "lease" => Command::Masters(masters::Command::OpenLease {
+            namespace,
+            name: args.text(0)?,
+            instance: instance(args.at(1)?),
+            ttl_ms: args.parse(2)?,
+        }),
+        "keep_alive" => {
+            Command::Masters(masters::Command::KeepAlive { namespace, lease: args.parse(0)? })
+        }
+        "close_lease" => {
+            Command::Masters(masters::Command::CloseLease { namespace, lease: args.parse(0)? })
+        }
+        "source" => Command::ChangeSources(changesources::Command::FindId {
+            namespace,
+            name: args.text(0)?,
+        }),
+        "set_master" => Command::ChangeSources(changesources::Command::SetMaster {
+            namespace,
+            changesource: args.parse(0)?,
+            master: if args.at(1)? == "none" { None } else { Some(args.parse(1)?) },
+        }),
+        "claim" => Command::ChangeSources(changesources::Command::Claim {
+            namespace,
+            changesource: args.parse(0)?,
+            lease: args.parse(1)?,
+        }),
+        "release" => Command::ChangeSources(changesources::Command::Release {
+            namespace,
+            changesource: args.parse(0)?,
+            token: args.parse(1)?,
+        }),
+        _ => return Err(format!("there is no command {name}").into()),
+    })
+}
+
+fn object_state(name: &str, args: &Args) -> Result<state::Command> {
+    let namespace = args.namespace();
+    if name == "object" {
+        let (name, class_name) = (args.text(0)?, args.text(1)?);
+        return Ok(state::Command::GetObjectId { namespace, name, class_name });
+    }
+    let (object, key, fence) = (args.parse(0)?, args.text(1)?, args.fence()?);
+    if name == "delete" {
+        return Ok(state::Command::Delete { namespace, object, name: key, fence });
+    }
+    let value = args.at(2)?.as_bytes().into();
+    if name == "create" {
+        return Ok(state::Command::Create { namespace, object, name: key, value, fence });
+    }
+    let (if_revision, noted_revision) = (args.number("if")?, args.number("note")?);
+    Ok(state::Command::Set {
+        namespace,
+        object,
+        name: key,
+        value,
+        if_revision,
+        fence,
+        noted_revision,
+    })
+}
+
+/// What the cluster is told of an instance's secret.
+fn instance(name: &str) -> [u8; 32] {
+    *blake3::hash(name.as_bytes()).as_bytes()
+}

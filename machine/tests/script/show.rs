@@ -1,0 +1,169 @@
+//! From what the state machine answers to the output of a script.
+
+use std::fmt::Write as _;
+
+use holdfast_machine::{
+    Bytes, Change, Command, Reply, Request, Response, State, changesources, inspect, masters, state,
+};
+
+use super::{Result, parse};
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a change is to a session's own rows, which most stories are not about.
+pub(super) fn is_bookkeeping(change: &Change) -> bool {
+    matches!(change.key.first(), Some(0x10..=0x1f)) || *change.key == [0x01, 4]
+}
+
+/// The changed rows; of very many, the first and the last.
+pub(super) fn changes(changes: &[&Change]) -> Result<String> {
+    const EDGE: usize = 10;
+    let hidden = changes.len().saturating_sub(2 * EDGE + 5);
+    let mut out = String::new();
+    for (nth, change) in changes.iter().enumerate() {
+        if hidden > 0 && (EDGE..EDGE + hidden).contains(&nth) {
+            if nth == EDGE {
+                writeln!(out, "  … {hidden} more changes …")?;
+            }
+            continue;
+        }
+        let row = inspect::describe(&change.key, change.value.as_deref())?;
+        writeln!(out, "  {} {}", change.revision, shorten(&row))?;
+    }
+    Ok(out)
+}
+
+/// Writes long runs of the letter x as scripts do.
+fn shorten(row: &str) -> String {
+    let is_run = |piece: &str| piece.len() > 50 && piece.bytes().all(|byte| byte == b'x');
+    row.split('"')
+        .map(|piece| if is_run(piece) { format!("x.{}", piece.len()) } else { piece.to_owned() })
+        .collect::<Vec<_>>()
+        .join("\"")
+}
+
+pub(super) fn response(response: &Response) -> String {
+    let outcome = match &response.outcome {
+        Ok(Reply::Session(reply)) => format!("{reply:?}"),
+        Ok(Reply::State(reply)) => state_reply(reply),
+        Ok(Reply::Masters(reply)) => format!("{reply:?}"),
+        Ok(Reply::ChangeSources(reply)) => format!("{reply:?}"),
+        Err(refusal) => format!("refused {}: {refusal}", refusal.reason()),
+    };
+    format!("{} {outcome}", response.revision)
+}
+
+/// The note of a set, as admission has filled it in.
+pub(super) fn note(request: &Request) -> String {
+    match &request.command {
+        Command::State(state::Command::Set { noted_revision: Some(note), .. }) => {
+            format!(", noting {note}")
+        }
+        _ => String::new(),
+    }
+}
+
+fn state_reply(reply: &state::Reply) -> String {
+    let text = |value: &Option<Bytes>| match value {
+        None => "none".to_owned(),
+        Some(value) => value_text(value),
+    };
+    match reply {
+        state::Reply::ObjectId(_) | state::Reply::Deleted(_) => format!("{reply:?}"),
+        state::Reply::Written { written, mod_revision, found, value } => format!(
+            "Written {{ written: {written}, mod_revision: {mod_revision}, found: {found}, value: {} }}",
+            text(value)
+        ),
+        state::Reply::Created { created, mod_revision, value } => format!(
+            "Created {{ created: {created}, mod_revision: {mod_revision}, value: {} }}",
+            text(value)
+        ),
+    }
+}
+
+fn value_text(value: &[u8]) -> String {
+    match value.len() {
+        0..=40 => format!("{:?}", String::from_utf8_lossy(value)),
+        len => format!("{len} bytes"),
+    }
+}
+
+/// The output of a command that reads; none if the command is no such one.
+pub(super) fn query(state: &State, command: &goldenscript::Command) -> Result<Option<String>> {
+    let args = parse::Args::new(command, 1);
+    let namespace = args.namespace();
+    let mut out = String::new();
+    match command.name.as_str() {
+        "get" => match state::get(state, &namespace, args.at(0)?.parse()?, args.at(1)?)? {
+            Some(found) => {
+                writeln!(out, "{} at {}", value_text(found.value), found.mod_revision)?;
+            }
+            None => writeln!(out, "none")?,
+        },
+        "get_many" => {
+            let names: Vec<_> = args.at(1)?.split(',').collect();
+            let found = state::get_many(state, &namespace, args.at(0)?.parse()?, &names)?;
+            match found {
+                Some(items) => out += &listed(&items)?,
+                None => writeln!(out, "no such object")?,
+            }
+        }
+        "list" => {
+            let (after, limit) = (args.key("after").unwrap_or(""), args.number("limit")?);
+            let limit = limit.unwrap_or(0).try_into()?;
+            match state::list(state, &namespace, args.at(0)?.parse()?, after, limit)? {
+                Some(page) => {
+                    out += &listed(&page.items)?;
+                    writeln!(out, "more: {}", page.more)?;
+                }
+                None => writeln!(out, "no such object")?,
+            }
+        }
+        "list_objects" => {
+            let after = args.key("after").unwrap_or("0").parse()?;
+            let limit = args.number("limit")?.unwrap_or(0).try_into()?;
+            let page = state::list_objects(state, &namespace, after, limit)?;
+            page.items.iter().try_for_each(|object| writeln!(out, "{object:?}"))?;
+            writeln!(out, "more: {}", page.more)?;
+        }
+        "masters" => {
+            let masters = masters::list(state, &namespace)?;
+            masters.iter().try_for_each(|master| writeln!(out, "{master:?}"))?;
+            writeln!(out, "alive: {}", masters::alive_count(state)?)?;
+        }
+        "sources" => {
+            let (active, master) = (args.flag("active")?, args.key("master"));
+            let master = master.map(str::parse).transpose()?;
+            let sources = changesources::list(state, &namespace, active, master)?;
+            sources.iter().try_for_each(|source| writeln!(out, "{source:?}"))?;
+        }
+        "counts" => writeln!(out, "{:?}", changesources::counts(state)?)?,
+        "deadline" => {
+            let (deadline, has_lease) = (state.next_deadline_ms(), state.has_lease());
+            writeln!(out, "deadline: {deadline:?}, lease: {has_lease}")?;
+        }
+        "rows" => {
+            let header = state.header_row();
+            for (key, value) in state.rows().chain([(&header.0, &header.1)]) {
+                writeln!(out, "{}", inspect::describe(key, Some(value))?)?;
+                writeln!(out, "  {} = {}", hex(key), hex(value))?;
+            }
+        }
+        "header" => {
+            let header = state.header();
+            writeln!(out, "revision {}, clock {}", header.revision, header.clock_ms)?;
+        }
+        _ => return Ok(None),
+    }
+    Ok(Some(out))
+}
+
+fn listed(items: &[state::Listed<'_>]) -> Result<String> {
+    let mut out = String::new();
+    for state::Listed { name, value, mod_revision } in items {
+        writeln!(out, "{name:?} = {} at {mod_revision}", value_text(value))?;
+    }
+    Ok(out)
+}

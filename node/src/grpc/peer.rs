@@ -1,0 +1,334 @@
+//! The peer service: Raft's messages, forwarded writes, read indexes and digests.
+//!
+//! Every call but `Hello` is checked first: a sender of another cluster, of another data directory
+//! under a known id, or of a copied directory is refused. A copy is told by its nonce: the process
+//! that listens at the member's own address answers with another one.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use holdfast_machine::Request as MachineRequest;
+use holdfast_proto::peer;
+use holdfast_proto::peer::peer_server::{Peer, PeerServer};
+use openraft::raft::TransferLeaderRequest;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::forward::reason_to_wire;
+use crate::leadership::Leader;
+use crate::node::Node;
+use crate::propose::{Attempt, Failed, NotProposed};
+use crate::raft::convert;
+use crate::raft::network::{MESSAGE_BYTES_MAX, Received, keys};
+use crate::runtime;
+
+/// How long the process at a member's address may take to say who it is.
+const HELLO_MAX: Duration = Duration::from_millis(300);
+/// Answers to forwarded writes that wait for the connection.
+const ANSWERS_AHEAD: usize = 1024;
+
+/// Everything that other nodes may call.
+pub(crate) fn peer_routes(node: &Arc<Node>) -> Routes {
+    let calls = PeerCalls { node: Arc::clone(node), known: Arc::default() };
+    let service = PeerServer::new(calls)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Routes::new(service)
+}
+
+struct PeerCalls {
+    node: Arc<Node>,
+    /// The nonce that the process at each member's address was seen to have.
+    known: Arc<Mutex<BTreeMap<u64, u64>>>,
+}
+
+fn failed(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+fn malformed(error: convert::Malformed) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+impl PeerCalls {
+    async fn check(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        let text = |key| metadata.get(key).and_then(|value| value.to_str().ok());
+        let number = |key| {
+            let parsed = text(key).and_then(|text| text.parse::<u64>().ok());
+            parsed.ok_or_else(|| Status::invalid_argument(format!("{key} is missing")))
+        };
+        let own = self.node.peers.own();
+        let cluster = text(keys::CLUSTER).unwrap_or_default();
+        if cluster != own.cluster_id {
+            return Err(Status::failed_precondition(format!(
+                "foreign-cluster: n{} belongs to cluster {}, the caller to {cluster:?}",
+                own.node_id, own.cluster_id
+            )));
+        }
+        let (id, incarnation) = (number(keys::NODE)?, number(keys::INCARNATION)?);
+        let nonce = number(keys::NONCE)?;
+        let Some(member) = self.node.peers.member(id) else {
+            // A node that is behind may not know a newer member; the leader knows them all.
+            return match self.node.lead.borrow().leader {
+                Leader::Me(_) => Err(Status::failed_precondition(format!(
+                    "n{id} is not a member of this cluster; join it again with an empty directory"
+                ))),
+                Leader::None | Leader::Other(_) => Ok(()),
+            };
+        };
+        if member.incarnation != incarnation {
+            return Err(Status::failed_precondition(format!(
+                "wiped-directory: n{id} was set up with incarnation {:016x}, the caller has \
+                 {incarnation:016x}; remove n{id} and join again with an empty directory",
+                member.incarnation
+            )));
+        }
+        self.check_nonce(id, nonce, incarnation, &member.peer_endpoint).await
+    }
+
+    async fn check_nonce(
+        &self,
+        id: u64,
+        nonce: u64,
+        incarnation: u64,
+        endpoint: &str,
+    ) -> Result<(), Status> {
+        let known = self.known.lock().expect("no code panics while it holds this lock").get(&id).copied();
+        if known == Some(nonce) {
+            return Ok(());
+        }
+        let hello = self.node.peers.hello(endpoint, runtime::now() + HELLO_MAX).await;
+        // Nobody answers there: the caller may be that node on its way to a new address.
+        let Ok(hello) = hello else { return Ok(()) };
+        if hello.node_id != id || hello.incarnation != incarnation || hello.nonce == nonce {
+            self.known.lock().expect("no code panics while it holds this lock").insert(id, nonce);
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "copied-directory: n{id} is alive at {endpoint}; the caller runs on a copy of its \
+             directory and must stop"
+        )))
+    }
+
+    /// Proposes a forwarded request, if this node leads: one hop and no further.
+    async fn propose(node: &Node, request: peer::ForwardRequest) -> peer::ForwardResponse {
+        let deadline = runtime::now() + Duration::from_millis(request.timeout_ms);
+        let attempt = match MachineRequest::decode(&request.request) {
+            Ok(decoded) if matches!(node.lead.borrow().leader, Leader::Me(_)) => {
+                let proposed = node.proposer.propose(decoded);
+                let unknown = || Err(Failed::Unknown("no answer before the deadline".to_owned()));
+                runtime::until(deadline, proposed).await.unwrap_or_else(unknown)
+            }
+            Ok(_) => Err(Failed::NotProposed {
+                reason: NotProposed::NotLeader,
+                message: format!("n{} does not lead", node.peers.own().node_id),
+            }),
+            Err(error) => Err(Failed::NotProposed {
+                reason: NotProposed::Overloaded,
+                message: format!("the forwarded request: {error}"),
+            }),
+        };
+        peer::ForwardResponse { id: request.id, outcome: Some(outcome_to_wire(attempt)) }
+    }
+}
+
+fn outcome_to_wire(attempt: Attempt) -> peer::forward_response::Outcome {
+    use peer::forward_response::Outcome;
+    match attempt {
+        Ok(response) => match response.encode() {
+            Ok(bytes) => Outcome::Response(Bytes::from(bytes)),
+            Err(error) => Outcome::Unknown(peer::Unknown { message: error.to_string() }),
+        },
+        Err(Failed::NotProposed { reason, message }) => Outcome::NotProposed(peer::NotProposed {
+            reason: reason_to_wire(reason).to_owned(),
+            message,
+            leader_id: 0,
+        }),
+        Err(Failed::Unknown(message)) => Outcome::Unknown(peer::Unknown { message }),
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Peer for PeerCalls {
+    type StreamAppendStream = Answers<peer::AppendResponse>;
+    type ForwardStream = Answers<peer::ForwardResponse>;
+
+    async fn hello(
+        &self,
+        _request: Request<peer::HelloRequest>,
+    ) -> Result<Response<peer::HelloResponse>, Status> {
+        let own = self.node.peers.own();
+        Ok(Response::new(peer::HelloResponse {
+            cluster_id: own.cluster_id.clone(),
+            node_id: own.node_id,
+            incarnation: own.incarnation,
+            nonce: own.nonce,
+            level: holdfast_machine::level::KNOWN,
+        }))
+    }
+
+    async fn stream_append(
+        &self,
+        request: Request<Streaming<peer::AppendRequest>>,
+    ) -> Result<Response<Self::StreamAppendStream>, Status> {
+        self.check(request.metadata()).await?;
+        // A message that cannot be read ends the stream: openraft sees its input close, and the
+        // leader opens a new one.
+        let requests = futures::stream::unfold(request.into_inner(), |mut messages| async move {
+            let message = messages.message().await.ok().flatten()?;
+            match convert::append_from_wire(message) {
+                Ok(request) => Some((request, messages)),
+                Err(error) => {
+                    tracing::warn!("append from a peer: {error}");
+                    None
+                }
+            }
+        });
+        let answers = self.node.raft.stream_append(requests.boxed()).map(|answer| {
+            answer.map(convert::appended_to_wire).map_err(failed)
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<peer::VoteRequest>,
+    ) -> Result<Response<peer::VoteResponse>, Status> {
+        self.check(request.metadata()).await?;
+        let request = convert::vote_request_from_wire(request.into_inner()).map_err(malformed)?;
+        let response = self.node.raft.vote(request).await.map_err(failed)?;
+        Ok(Response::new(convert::vote_response_to_wire(&response)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<peer::VoteRequest>,
+    ) -> Result<Response<peer::VoteResponse>, Status> {
+        self.check(request.metadata()).await?;
+        let request = convert::vote_request_from_wire(request.into_inner()).map_err(malformed)?;
+        let response = self.node.raft.pre_vote(request).await.map_err(failed)?;
+        Ok(Response::new(convert::vote_response_to_wire(&response)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<peer::TransferLeaderRequest>,
+    ) -> Result<Response<peer::TransferLeaderResponse>, Status> {
+        self.check(request.metadata()).await?;
+        let request = request.into_inner();
+        let from = convert::vote_from_wire(request.from).map_err(malformed)?;
+        let last = request.last_log_id.map(convert::log_id_from_wire);
+        let request = TransferLeaderRequest::new(from, request.to, last);
+        let accepted = self.node.raft.handle_transfer_leader(request).await.map_err(failed)?;
+        accepted.map_err(|refused| Status::failed_precondition(refused.to_string()))?;
+        Ok(Response::new(peer::TransferLeaderResponse {}))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<peer::SnapshotFrame>>,
+    ) -> Result<Response<peer::InstallSnapshotResponse>, Status> {
+        use peer::snapshot_frame::Frame;
+        self.check(request.metadata()).await?;
+        let mut frames = request.into_inner();
+        let mut received: Option<Received> = None;
+        while let Some(frame) = frames.message().await? {
+            match (frame.frame, &mut received) {
+                (Some(Frame::Header(header)), None) => {
+                    received = Some(Received::begin(header).map_err(failed)?);
+                }
+                (Some(Frame::Rows(rows)), Some(received)) => {
+                    received.rows(&rows).map_err(failed)?;
+                }
+                (Some(Frame::End(end)), Some(_)) => {
+                    let received = received.take().expect("matched above");
+                    return self.install(received, end).await;
+                }
+                (Some(Frame::Header(_)), Some(_))
+                | (Some(Frame::Rows(_) | Frame::End(_)), None)
+                | (None, _) => {
+                    return Err(Status::invalid_argument("snapshot frames out of order"));
+                }
+            }
+        }
+        Err(Status::invalid_argument("the snapshot ended without its end frame"))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<peer::ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        self.check(request.metadata()).await?;
+        let mut requests = request.into_inner();
+        let (answers, ready) = mpsc::channel(ANSWERS_AHEAD);
+        let node = Arc::clone(&self.node);
+        runtime::spawn(async move {
+            // The stream ends when the follower closes it, or its connection breaks.
+            while let Ok(Some(request)) = requests.message().await {
+                let (node, answers) = (Arc::clone(&node), answers.clone());
+                runtime::spawn(async move {
+                    let response = PeerCalls::propose(&node, request).await;
+                    // The follower is gone: it has told its callers that the outcome is unknown.
+                    let _ = answers.send(Ok(response)).await;
+                });
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(ready))))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<peer::ReadIndexRequest>,
+    ) -> Result<Response<peer::ReadIndexResponse>, Status> {
+        self.check(request.metadata()).await?;
+        // Only a ready leader: before its first entry is applied it does not know what was
+        // committed before it.
+        let Leader::Me(epoch) = self.node.lead.borrow().leader.clone() else {
+            return Err(failed("this node does not lead"));
+        };
+        let timeout = Duration::from_millis(request.get_ref().timeout_ms);
+        let index = self.node.reads.read_index(runtime::now() + timeout).await;
+        let index = index.ok_or_else(|| failed("no quorum confirmed the lead"))?;
+        let read_log_id = Some(peer::LogId { term: epoch.term, index });
+        Ok(Response::new(peer::ReadIndexResponse { read_log_id }))
+    }
+
+    async fn digest(
+        &self,
+        request: Request<peer::DigestRequest>,
+    ) -> Result<Response<peer::DigestResponse>, Status> {
+        self.check(request.metadata()).await?;
+        let asked = request.get_ref().index;
+        let remembered = self.node.applied.digests();
+        let digest = remembered.iter().find(|(index, _)| *index == asked);
+        Ok(Response::new(peer::DigestResponse {
+            digest: digest.map(|(_, digest)| Bytes::copy_from_slice(digest)),
+            version: crate::agree::DIGEST_VERSION,
+        }))
+    }
+}
+
+impl PeerCalls {
+    async fn install(
+        &self,
+        received: Received,
+        end: peer::SnapshotEnd,
+    ) -> Result<Response<peer::InstallSnapshotResponse>, Status> {
+        let finished = runtime::blocking(move || received.finish(&end)).await;
+        let (vote, snapshot) = finished.map_err(failed)?;
+        let installed = self.node.raft.install_full_snapshot(vote, snapshot).await;
+        let response = installed.map_err(failed)?;
+        self.node.snapshots.installed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let vote = Some(convert::vote_to_wire(response.vote));
+        Ok(Response::new(peer::InstallSnapshotResponse { vote }))
+    }
+}

@@ -1,0 +1,167 @@
+//! The one map from what can go wrong to gRPC statuses.
+//!
+//! Every status carries an `ErrorInfo`: a stable reason, and metadata with `applied` (`no`, or
+//! `unknown` for a write that may have been carried out), the response header's fields, and the
+//! fields of the refusal. Clients decide by reason and `applied`, never by text.
+
+use std::collections::HashMap;
+
+use holdfast_machine::{Refusal, RefusalKind};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::members;
+use crate::node::{Node, WriteFailed};
+use crate::propose::NotProposed;
+use crate::read::ReadFailed;
+
+const DOMAIN: &str = "holdfast";
+
+/// Whether the call may have changed anything.
+#[derive(Clone, Copy)]
+enum Applied {
+    No,
+    Unknown,
+}
+
+struct Failure {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    applied: Applied,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Node {
+    /// The status of a request that the state machine (or a check before it) refused.
+    pub(crate) fn refused(&self, refusal: &Refusal, revision: u64) -> Status {
+        let code = match refusal.kind() {
+            RefusalKind::InvalidArgument => Code::InvalidArgument,
+            RefusalKind::NotFound => Code::NotFound,
+            RefusalKind::FailedPrecondition => Code::FailedPrecondition,
+            RefusalKind::ResourceExhausted => Code::ResourceExhausted,
+        };
+        let failure = Failure {
+            code,
+            reason: refusal.reason(),
+            message: refusal.to_string(),
+            applied: Applied::No,
+            fields: refusal.fields(),
+        };
+        self.status(failure, revision)
+    }
+
+    /// The status of a request that says something no request can mean.
+    pub(crate) fn bad_request(&self, message: String) -> Status {
+        let failure = Failure {
+            code: Code::InvalidArgument,
+            reason: "BAD_REQUEST",
+            message,
+            applied: Applied::No,
+            fields: Vec::new(),
+        };
+        self.status_here(failure)
+    }
+
+    /// The status of a lookup by a name that nothing has.
+    pub(crate) fn unknown_name(&self, class_name: &str, name: &str, revision: u64) -> Status {
+        let failure = Failure {
+            code: Code::NotFound,
+            reason: "UNKNOWN_OBJECT",
+            message: format!("there is no object {class_name}/{name}"),
+            applied: Applied::No,
+            fields: vec![("name", name.to_owned()), ("class_name", class_name.to_owned())],
+        };
+        self.status(failure, revision)
+    }
+
+    pub(crate) fn write_failed(&self, failed: WriteFailed) -> Status {
+        let (code, reason, message, applied) = match failed {
+            WriteFailed::Unknown(cause) => {
+                let message = format!(
+                    "outcome unknown: {cause}; retrying with the same session and seq is safe"
+                );
+                (Code::Unknown, "OUTCOME_UNKNOWN", message, Applied::Unknown)
+            }
+            WriteFailed::NotApplied { reason, message } => match reason {
+                NotProposed::NotLeader => (Code::Unavailable, "NO_LEADER", message, Applied::No),
+                NotProposed::Stopping => (Code::Unavailable, "STOPPING", message, Applied::No),
+                NotProposed::Overloaded => {
+                    (Code::ResourceExhausted, "OVERLOADED", message, Applied::No)
+                }
+            },
+        };
+        self.status_here(Failure { code, reason, message, applied, fields: Vec::new() })
+    }
+
+    pub(crate) fn read_failed(&self, failed: ReadFailed) -> Status {
+        let (code, reason, message) = match failed {
+            ReadFailed::NoLeader => {
+                (Code::Unavailable, "NO_LEADER", "no quorum confirmed a leader in time")
+            }
+            ReadFailed::Overloaded => {
+                (Code::ResourceExhausted, "OVERLOADED", "too many reads wait already")
+            }
+            ReadFailed::Stopping => (Code::Unavailable, "STOPPING", "this node is stopping"),
+        };
+        let message = message.to_owned();
+        let applied = Applied::No;
+        self.status_here(Failure { code, reason, message, applied, fields: Vec::new() })
+    }
+
+    pub(crate) fn change_refused(&self, refused: &members::Refused) -> Status {
+        let (code, reason) = match refused {
+            members::Refused::NotLeader(_) => (Code::Unavailable, "NO_LEADER"),
+            members::Refused::OtherIncarnation { .. } => {
+                (Code::FailedPrecondition, "WIPED_DIRECTORY")
+            }
+            members::Refused::Copy { .. } => (Code::FailedPrecondition, "COPIED_DIRECTORY"),
+            members::Refused::IdUsedBefore(_) => (Code::FailedPrecondition, "ID_USED_BEFORE"),
+            members::Refused::Unknown(_) => (Code::NotFound, "UNKNOWN_MEMBER"),
+            members::Refused::QuorumAtRisk { .. } => (Code::FailedPrecondition, "QUORUM_AT_RISK"),
+            members::Refused::InProgress => (Code::Unavailable, "CHANGE_IN_PROGRESS"),
+            members::Refused::BadEndpoint(_) => (Code::InvalidArgument, "BAD_REQUEST"),
+            members::Refused::Failed(_) => (Code::Unavailable, "CHANGE_FAILED"),
+        };
+        let applied = match refused {
+            // Repeating a change of the membership is safe.
+            members::Refused::Failed(_) => Applied::Unknown,
+            members::Refused::NotLeader(_)
+            | members::Refused::OtherIncarnation { .. }
+            | members::Refused::Copy { .. }
+            | members::Refused::IdUsedBefore(_)
+            | members::Refused::Unknown(_)
+            | members::Refused::QuorumAtRisk { .. }
+            | members::Refused::InProgress
+            | members::Refused::BadEndpoint(_) => Applied::No,
+        };
+        let message = refused.to_string();
+        self.status_here(Failure { code, reason, message, applied, fields: Vec::new() })
+    }
+
+    fn status_here(&self, failure: Failure) -> Status {
+        self.status(failure, self.applied.state().header().revision)
+    }
+
+    fn status(&self, failure: Failure, revision: u64) -> Status {
+        let header = self.header(revision);
+        let applied = match failure.applied {
+            Applied::No => "no",
+            Applied::Unknown => "unknown",
+        };
+        let mut metadata = HashMap::from([
+            ("applied".to_owned(), applied.to_owned()),
+            ("cluster_id".to_owned(), header.cluster_id),
+            ("node_id".to_owned(), header.node_id.to_string()),
+            ("revision".to_owned(), header.revision.to_string()),
+            ("term".to_owned(), header.term.to_string()),
+            ("leader_id".to_owned(), header.leader_id.to_string()),
+            ("leader_endpoint".to_owned(), header.leader_endpoint),
+        ]);
+        for (name, value) in failure.fields {
+            metadata.insert(name.to_owned(), value);
+        }
+        let details = ErrorDetails::with_error_info(failure.reason, DOMAIN, metadata);
+        Status::with_error_details(failure.code, failure.message, details)
+    }
+}

@@ -1,0 +1,229 @@
+//! openraft's state machine on ours: applies committed batches, publishes the result to readers,
+//! and hands the changes to the state store.
+//!
+//! Invariants:
+//! - Readers see a state only whole: it is published after a run of entries, before any of their
+//!   answers leaves.
+//! - The state store is not durable when `apply` returns. A restart loads what is durable and
+//!   applies the log again from there, so the log is purged only up to what the store has synced:
+//!   a snapshot is reported to openraft (which then purges behind it) only after that sync.
+//! - A snapshot is a clone of the state, which shares its memory: O(1), made on demand, and never
+//!   kept between transfers.
+
+use std::io;
+use std::sync::{Arc, Mutex, RwLock};
+
+use futures::{Stream, StreamExt as _};
+use holdfast_machine::{Fault, LogPosition, Payload, State};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use tokio::sync::{oneshot, watch};
+
+use super::codec;
+use super::types::{
+    Entry, LogId, Membership, Replies, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+};
+use crate::runtime;
+use crate::store::{Row, StateStore};
+
+/// How many ready entries are applied before their answers leave. Bounds the time for which the
+/// first of them waits for the last.
+const APPLY_RUN_MAX: usize = 64;
+/// Digests are remembered at multiples of this index, so that nodes remember the same ones.
+const DIGEST_EVERY: u64 = 256;
+/// How many digests are remembered.
+const DIGESTS_MAX: usize = 64;
+
+/// The applied state as the rest of the node reads it.
+pub(crate) struct Applied {
+    state: RwLock<State>,
+    index: watch::Sender<u64>,
+    digests: Mutex<Vec<(u64, [u8; 32])>>,
+}
+
+impl Applied {
+    /// The newest applied state; the clone is O(1).
+    pub(crate) fn state(&self) -> State {
+        self.state.read().expect("no code panics while it holds this lock").clone()
+    }
+
+    /// Follows the applied index.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.index.subscribe()
+    }
+
+    /// The state once `index` is applied, or `None` if the deadline comes first.
+    pub(crate) async fn reach(&self, index: u64, deadline: runtime::Instant) -> Option<State> {
+        let mut applied = self.index.subscribe();
+        runtime::until(deadline, applied.wait_for(|applied| *applied >= index)).await?.ok()?;
+        Some(self.state())
+    }
+
+    /// The remembered digests, oldest first, each with the index it is of.
+    pub(crate) fn digests(&self) -> Vec<(u64, [u8; 32])> {
+        self.digests.lock().expect("no code panics while it holds this lock").clone()
+    }
+
+    fn publish(&self, state: State) {
+        let index = applied_index(&state);
+        *self.state.write().expect("no code panics while it holds this lock") = state;
+        self.index.send_replace(index);
+    }
+
+    fn remember_digest(&self, state: &State) {
+        let index = applied_index(state);
+        if !index.is_multiple_of(DIGEST_EVERY) {
+            return;
+        }
+        let mut digests = self.digests.lock().expect("no code panics while it holds this lock");
+        if digests.len() == DIGESTS_MAX {
+            digests.remove(0);
+        }
+        digests.push((index, state.header().digest.to_bytes()));
+    }
+}
+
+/// The index of the last applied entry; 0 before the first.
+pub(crate) fn applied_index(state: &State) -> u64 {
+    state.header().applied.map_or(0, |position| position.index)
+}
+
+/// What openraft drives.
+pub(crate) struct StateMachine {
+    applied: Arc<Applied>,
+    store: StateStore,
+}
+
+impl StateMachine {
+    /// Builds the state from the store's rows and verifies it.
+    pub(crate) fn new(store: StateStore, rows: Vec<Row>) -> Result<StateMachine, Fault> {
+        let state = if rows.is_empty() { State::new() } else { State::from_rows(rows)? };
+        let (index, _) = watch::channel(applied_index(&state));
+        let applied =
+            Applied { state: RwLock::new(state), index, digests: Mutex::new(Vec::new()) };
+        Ok(StateMachine { applied: Arc::new(applied), store })
+    }
+
+    pub(crate) fn applied(&self) -> Arc<Applied> {
+        Arc::clone(&self.applied)
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = State;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let meta = snapshot_meta(&self.applied.state())?;
+        Ok((meta.last_log_id, meta.last_membership))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut runs = entries.ready_chunks(APPLY_RUN_MAX);
+        while let Some(run) = runs.next().await {
+            let mut state = self.applied.state();
+            let mut rows = Vec::new();
+            let mut answers = Vec::with_capacity(run.len());
+            for item in run {
+                let (entry, responder) = item?;
+                let applied = apply_entry(&mut state, &entry)?;
+                rows.extend(applied.changes.into_iter().map(|change| (change.key, change.value)));
+                answers.push((responder, Replies(applied.responses)));
+                self.applied.remember_digest(&state);
+            }
+            let header = state.header_row();
+            let index = applied_index(&state);
+            // Blocks only while too much waits for the disk.
+            runtime::in_place(|| self.store.write(rows, header, index))?;
+            self.applied.publish(state);
+            for (responder, replies) in answers {
+                if let Some(responder) = responder {
+                    responder.send(replies);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { state: self.applied.state(), store: self.store.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, state: State) -> io::Result<()> {
+        assert_eq!(snapshot_meta(&state)?.last_log_id, meta.last_log_id, "a snapshot is its state");
+        let store = self.store.clone();
+        let rows = state.clone();
+        runtime::blocking(move || {
+            let header = rows.header_row();
+            let applied = applied_index(&rows);
+            let rows = rows.rows().map(|(key, value)| Ok((Arc::clone(key), Arc::clone(value))));
+            store.install(rows, header, applied)
+        })
+        .await?;
+        self.applied.publish(state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let state = self.applied.state();
+        let meta = snapshot_meta(&state)?;
+        Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: state }))
+    }
+}
+
+fn apply_entry(state: &mut State, entry: &Entry) -> io::Result<holdfast_machine::Applied> {
+    let at =
+        LogPosition { term: entry.log_id.leader_id.term, node: 0, index: entry.log_id.index };
+    let applied = match &entry.payload {
+        EntryPayload::Blank => state.apply(at, Payload::Blank),
+        EntryPayload::Membership(membership) => {
+            state.apply(at, Payload::Membership(&codec::encode(membership)))
+        }
+        EntryPayload::Normal(batch) => {
+            let entry = holdfast_machine::Entry::decode(&batch.0).map_err(io::Error::other)?;
+            state.apply(at, Payload::Batch(&entry))
+        }
+    };
+    applied.map_err(io::Error::other)
+}
+
+/// Makes snapshots of the state as it was when openraft asked.
+pub(crate) struct SnapshotBuilder {
+    state: State,
+    store: StateStore,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = State;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let (done, synced) = oneshot::channel();
+        self.store.sync(Box::new(move |result| {
+            // The waiter is gone only when raft has been stopped.
+            let _ = done.send(result);
+        }));
+        synced.await.map_err(|_| io::Error::other("the state store has stopped"))??;
+        let meta = snapshot_meta(&self.state)?;
+        Ok(Snapshot { meta, snapshot: self.state.clone() })
+    }
+}
+
+/// What openraft wants to know about a state: its last log id and membership.
+pub(crate) fn snapshot_meta(state: &State) -> io::Result<SnapshotMeta> {
+    let header = state.header();
+    let last_membership = match &header.membership {
+        None => StoredMembership::default(),
+        Some((set_at, bytes)) => {
+            let membership: Membership = codec::decode("membership", bytes)?;
+            StoredMembership::new(set_at.map(log_id), membership)
+        }
+    };
+    Ok(SnapshotMeta { last_log_id: header.applied.map(log_id), last_membership })
+}
+
+fn log_id(position: LogPosition) -> LogId {
+    LogId::new_term_index(position.term, position.index)
+}

@@ -1,0 +1,168 @@
+//! A state on its way to another node: a header frame, rows as one byte stream cut into frames of
+//! at most 1 MiB, and an end frame with their number and checksum.
+//!
+//! The sender reads an O(1) clone of the applied state, so writes go on; a frame is made when the
+//! receiver has room for it. The receiver builds a state of its own and verifies its digest before
+//! openraft hears of it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::Stream;
+use holdfast_machine::State;
+use holdfast_proto::peer;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::raft::types::{Snapshot, SnapshotMeta, Vote};
+use crate::raft::{codec, convert};
+
+/// The longest run of row bytes in one frame.
+const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Frames that wait for the connection at most.
+const FRAMES_AHEAD: usize = 4;
+/// Longest key or value that a frame stream may announce: a corrupt length must not allocate more.
+const PART_BYTES_MAX: usize = 16 << 20;
+
+/// Counts for status and metrics.
+#[derive(Default)]
+pub(crate) struct SnapshotCounters {
+    pub(crate) sent: AtomicU64,
+    pub(crate) installed: AtomicU64,
+}
+
+/// The frames of a snapshot, made as they are taken.
+pub(super) fn frames(
+    vote: Vote,
+    snapshot: &Snapshot,
+) -> impl Stream<Item = peer::SnapshotFrame> + Send + 'static {
+    let (frames, taken) = mpsc::channel(FRAMES_AHEAD);
+    let header = peer::SnapshotHeader {
+        vote: Some(convert::vote_to_wire(vote)),
+        meta: codec::encode(&snapshot.meta),
+    };
+    let state = snapshot.snapshot.clone();
+    tokio::task::spawn_blocking(move || {
+        // An error means that the receiver is gone; the transfer then fails on its own.
+        let _ = send_frames(header, &state, &frames);
+    });
+    ReceiverStream::new(taken)
+}
+
+type Sent = Result<(), mpsc::error::SendError<peer::SnapshotFrame>>;
+
+fn send_frames(
+    header: peer::SnapshotHeader,
+    state: &State,
+    frames: &mpsc::Sender<peer::SnapshotFrame>,
+) -> Sent {
+    let send = |frame| frames.blocking_send(peer::SnapshotFrame { frame: Some(frame) });
+    send(peer::snapshot_frame::Frame::Header(header))?;
+    let mut crc = crc32fast::Hasher::new();
+    let mut buffer = BytesMut::with_capacity(FRAME_BYTES_MAX);
+    let mut rows = 0;
+    let mut put = |mut part: &[u8], buffer: &mut BytesMut| -> Sent {
+        while !part.is_empty() {
+            let room = FRAME_BYTES_MAX - buffer.len();
+            let (now, later) = part.split_at(room.min(part.len()));
+            buffer.put_slice(now);
+            part = later;
+            if buffer.len() == FRAME_BYTES_MAX {
+                crc.update(buffer);
+                send(peer::snapshot_frame::Frame::Rows(buffer.split().freeze()))?;
+                buffer.reserve(FRAME_BYTES_MAX);
+            }
+        }
+        Ok(())
+    };
+    let header_row = state.header_row();
+    let all = state.rows().chain(std::iter::once((&header_row.0, &header_row.1)));
+    for (key, value) in all {
+        rows += 1;
+        for part in [key, value] {
+            let length = u32::try_from(part.len()).expect("rows are far below 4 GiB");
+            put(&length.to_be_bytes(), &mut buffer)?;
+            put(part, &mut buffer)?;
+        }
+    }
+    crc.update(&buffer);
+    if !buffer.is_empty() {
+        send(peer::snapshot_frame::Frame::Rows(buffer.freeze()))?;
+    }
+    let end = peer::SnapshotEnd { rows, crc32: crc.finalize() };
+    send(peer::snapshot_frame::Frame::End(end))
+}
+
+type Row = (Arc<[u8]>, Arc<[u8]>);
+
+/// A snapshot as it arrives.
+pub(crate) struct Received {
+    pub(crate) vote: Vote,
+    pub(crate) meta: SnapshotMeta,
+    buffer: BytesMut,
+    key: Option<Arc<[u8]>>,
+    rows: Vec<Row>,
+    crc: crc32fast::Hasher,
+}
+
+fn damaged(what: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("receive snapshot: {what}"))
+}
+
+impl Received {
+    pub(crate) fn begin(header: peer::SnapshotHeader) -> io::Result<Received> {
+        Ok(Received {
+            vote: convert::vote_from_wire(header.vote).map_err(damaged)?,
+            meta: codec::decode("snapshot metadata", &header.meta)?,
+            buffer: BytesMut::new(),
+            key: None,
+            rows: Vec::new(),
+            crc: crc32fast::Hasher::new(),
+        })
+    }
+
+    pub(crate) fn rows(&mut self, frame: &Bytes) -> io::Result<()> {
+        self.crc.update(frame);
+        self.buffer.put_slice(frame);
+        while let Some(part) = self.part()? {
+            match self.key.take() {
+                None => self.key = Some(part),
+                Some(key) => self.rows.push((key, part)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next whole key or value, if it has arrived.
+    fn part(&mut self) -> io::Result<Option<Arc<[u8]>>> {
+        let Some(length) = self.buffer.get(..4) else { return Ok(None) };
+        let length = u32::from_be_bytes(length.try_into().expect("four bytes"));
+        let length = usize::try_from(length).map_err(damaged)?;
+        if length > PART_BYTES_MAX {
+            return Err(damaged(format_args!("a part of {length} bytes, at most {PART_BYTES_MAX}")));
+        }
+        if self.buffer.len() < 4 + length {
+            return Ok(None);
+        }
+        self.buffer.advance(4);
+        let part = self.buffer.split_to(length);
+        Ok(Some(Arc::from(&part[..])))
+    }
+
+    /// Checks number, checksum and digest, and builds the state. Takes time: call it off the
+    /// runtime's threads.
+    pub(crate) fn finish(self, end: &peer::SnapshotEnd) -> io::Result<(Vote, Snapshot)> {
+        let rows = self.rows.len() as u64;
+        if rows != end.rows || self.key.is_some() || !self.buffer.is_empty() {
+            return Err(damaged(format_args!("{rows} rows arrived of {}", end.rows)));
+        }
+        let crc32 = self.crc.finalize();
+        if crc32 != end.crc32 {
+            return Err(damaged(format_args!("checksum {crc32:08x}, sent {:08x}", end.crc32)));
+        }
+        let state = State::from_rows(self.rows).map_err(damaged)?;
+        Ok((self.vote, Snapshot { meta: self.meta, snapshot: state }))
+    }
+}

@@ -1,0 +1,188 @@
+//! What makes a checkpoint of many rows atomic: a copy of it, made durable first.
+//!
+//! The engine's own batches would do, but they stop every write of the process while they are
+//! applied, those of the log too: at 20,000 rows a second that held up the log for 170 ms.
+//! So the state's thread writes all rows of a checkpoint to this file, syncs it, and only then
+//! changes the database, row by row.  After a crash in between, the rows are written once more.
+//!
+//! ```text
+//! "hfredo" version:u16 crc:u32 applied:u64 bytes:u64, then for each row:
+//! key:u32 value:u32 (ffffffff: removed), key, value
+//! ```
+//!
+//! Invariants:
+//! - The file is overwritten only after the checkpoint in it is durable in the database; so where
+//!   the file is torn, the database holds the checkpoint before, and where it is whole, writing
+//!   its rows again ends at its applied index.
+//! - It is never older than the database: there is one before the first row is changed.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::{record, sync};
+
+const NAME: &str = "redo";
+const MAGIC: [u8; 8] = *b"hfredo\x00\x01";
+/// Magic, CRC-32 of the rest, applied index, bytes of rows.
+const HEAD_BYTES: usize = 8 + 4 + 8 + 8;
+const REMOVED: u32 = u32::MAX;
+
+/// The open file.
+pub(super) struct Redo {
+    file: File,
+}
+
+/// The rows of a checkpoint, being put together.
+pub(super) struct Rows {
+    bytes: Vec<u8>,
+}
+
+/// What a whole file says.
+pub(super) struct Found {
+    pub(super) applied_index: u64,
+    bytes: Vec<u8>,
+}
+
+impl Redo {
+    /// Opens the file in the database directory `dir`, or makes it, durably.
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        let path = dir.join(NAME);
+        let is_new = !path.exists();
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).read(true).write(true).open(&path)?;
+        if is_new {
+            file.sync_all()?;
+            record::sync_dir(dir)?;
+        }
+        Ok(Self { file })
+    }
+
+    /// Replaces the content, durably.
+    pub(super) fn write(&self, applied_index: u64, rows: Rows) -> io::Result<()> {
+        let mut bytes = rows.bytes;
+        let length = (bytes.len() - HEAD_BYTES) as u64;
+        bytes[12..20].copy_from_slice(&applied_index.to_le_bytes());
+        bytes[20..28].copy_from_slice(&length.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[12..]);
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        self.file.write_all_at(&bytes, 0)?;
+        if sync::is_unsafe_no_sync() {
+            return Ok(());
+        }
+        self.file.sync_data().inspect_err(|error| sync::record("fdatasync", error))
+    }
+
+    /// The checkpoint in the file, if it is whole.
+    pub(super) fn read(&self) -> io::Result<Option<Found>> {
+        let file_bytes = self.file.metadata()?.len();
+        let mut head = [0; HEAD_BYTES];
+        if file_bytes < HEAD_BYTES as u64 {
+            return Ok(None);
+        }
+        self.file.read_exact_at(&mut head, 0)?;
+        let length = u64_at(&head, 20);
+        if head[..8] != MAGIC || length > file_bytes - HEAD_BYTES as u64 {
+            return Ok(None);
+        }
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, HEAD_BYTES as u64)?;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&head[12..]);
+        crc.update(&bytes);
+        let is_whole = head[8..12] == crc.finalize().to_le_bytes();
+        Ok(is_whole.then(|| Found { applied_index: u64_at(&head, 12), bytes }))
+    }
+}
+
+impl Rows {
+    pub(super) fn new() -> Self {
+        Self { bytes: vec![0; HEAD_BYTES] }
+    }
+
+    /// Adds a row, or its removal.
+    ///
+    /// # Panics
+    /// If key or value reach 4 GiB; the store's limits are far below.
+    pub(super) fn add(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("limited by the store");
+        self.bytes.extend_from_slice(&length(key).to_le_bytes());
+        self.bytes.extend_from_slice(&value.map_or(REMOVED, length).to_le_bytes());
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+    }
+}
+
+impl Found {
+    /// The rows in the order in which they were added; `None` in place of a removed one's value.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let mut rest = self.bytes.as_slice();
+        std::iter::from_fn(move || {
+            let (lengths, after) = rest.split_first_chunk::<8>()?;
+            let [k0, k1, k2, k3, v0, v1, v2, v3] = *lengths;
+            let value_bytes = u32::from_le_bytes([v0, v1, v2, v3]);
+            let is_removed = value_bytes == REMOVED;
+            let value_bytes = if is_removed { 0 } else { value_bytes as usize };
+            let (key, after) = after.split_at(u32::from_le_bytes([k0, k1, k2, k3]) as usize);
+            let (value, after) = after.split_at(value_bytes);
+            rest = after;
+            Some((key, (!is_removed).then_some(value)))
+        })
+    }
+}
+
+fn u64_at(bytes: &[u8; HEAD_BYTES], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(count: u8) -> Rows {
+        let mut rows = Rows::new();
+        for number in 0..count {
+            rows.add(&[number], (number % 3 != 0).then_some(&[number; 40]));
+        }
+        rows
+    }
+
+    #[test]
+    fn the_last_checkpoint_comes_back_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let redo = Redo::open(dir.path()).expect("open");
+        assert!(redo.read().expect("read").is_none());
+        redo.write(7, rows(100)).expect("write");
+        redo.write(8, rows(10)).expect("write a shorter one over it");
+        let found = Redo::open(dir.path()).expect("open").read().expect("read").expect("whole");
+        assert_eq!(found.applied_index, 8);
+        assert_eq!(found.rows().count(), 10);
+        for (number, (key, value)) in (0_u8..).zip(found.rows()) {
+            assert_eq!(
+                (key, value),
+                (&[number][..], (number % 3 != 0).then_some(&[number; 40][..]))
+            );
+        }
+    }
+
+    #[test]
+    fn a_torn_checkpoint_is_no_checkpoint() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let redo = Redo::open(dir.path()).expect("open");
+        redo.write(8, rows(10)).expect("write");
+        let whole = std::fs::read(dir.path().join(NAME)).expect("bytes");
+        for at in 0..whole.len() {
+            let mut torn = whole.clone();
+            torn[at] ^= 0x10;
+            std::fs::write(dir.path().join(NAME), &torn).expect("write");
+            assert!(redo.read().expect("read").is_none(), "byte {at}");
+            std::fs::write(dir.path().join(NAME), &whole[..at]).expect("write");
+            assert!(redo.read().expect("read").is_none(), "cut at {at}");
+        }
+    }
+}
