@@ -12,7 +12,9 @@ use crate::args::CallArgs;
 use crate::codes::Code;
 use crate::endpoints;
 use crate::errors::{Failure, Outcome};
+use crate::output::Output;
 use crate::probe::Probe;
+use crate::progress::Progress;
 use crate::status;
 
 /// How long the end of a session may take; it lapses by itself anyway.
@@ -26,13 +28,16 @@ pub(crate) struct Connection {
     /// Makes the calls.
     pub(crate) client: Client,
     endpoints: Vec<String>,
+    /// Where to show that we wait; none for what shows that itself.
+    output: Option<Output>,
 }
 
 impl Connection {
     /// A client as the command line wants it; sends nothing yet.
-    pub(crate) fn open(args: &CallArgs) -> Outcome<Self> {
+    pub(crate) fn open(args: &CallArgs, output: Output) -> Outcome<Self> {
         let endpoints = endpoints::resolve(&args.cluster)?;
-        Ok(Self::to(endpoints, &args.namespace, args.timeout))
+        let connection = Self::to(endpoints, &args.namespace, args.timeout);
+        Ok(Self { output: Some(output), ..connection })
     }
 
     /// A client of these endpoints.
@@ -43,7 +48,15 @@ impl Connection {
             session_idle: SESSION_IDLE.max(timeout * 2),
             ..ClientConfig::new(endpoints.iter().cloned())
         });
-        Self { client, endpoints }
+        Self { client, endpoints, output: None }
+    }
+
+    /// Makes a call; shows that it waits, and returns the answer or what people see instead.
+    pub(crate) async fn call<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Outcome<T> {
+        let waiting = self.output.map(|out| Progress::start(out, "waiting for the cluster"));
+        let answer = call.await;
+        drop(waiting);
+        self.ok(answer).await
     }
 
     /// The answer of a call, or what people see instead.

@@ -17,29 +17,52 @@ const DEFAULT: &str = "127.0.0.1:7480";
 
 /// The endpoints that a command works with, at least one.
 pub(crate) fn resolve(args: &ClusterArgs) -> Outcome<Vec<String>> {
+    if let Some(endpoints) = named(args)? {
+        return Ok(endpoints);
+    }
+    match local(args)? {
+        Some((_, cluster)) => Ok(cluster.endpoints()),
+        None => Ok(vec![DEFAULT.to_owned()]),
+    }
+}
+
+/// The endpoints that somebody named, if somebody did.
+fn named(args: &ClusterArgs) -> Outcome<Option<Vec<String>>> {
     if !args.endpoints.is_empty() {
-        return checked(args.endpoints.clone(), "--endpoints");
+        return checked(args.endpoints.clone(), "--endpoints").map(Some);
+    }
+    match variable("HOLDFAST_ENDPOINTS") {
+        Some(text) if args.name.is_none() => {
+            let endpoints = text.split(',').map(str::to_owned).collect();
+            checked(endpoints, "HOLDFAST_ENDPOINTS").map(Some)
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// The local cluster that a command works with, if it is one.
+pub(crate) fn local(args: &ClusterArgs) -> Outcome<Option<(Places, LocalCluster)>> {
+    if named(args)?.is_some() {
+        return Ok(None);
     }
     if let Some(name) = &args.name {
-        return LocalCluster::require(&Places::of(name)?).map(|cluster| cluster.endpoints());
-    }
-    if let Some(text) = variable("HOLDFAST_ENDPOINTS") {
-        return checked(text.split(',').map(str::to_owned).collect(), "HOLDFAST_ENDPOINTS");
+        return required(name).map(Some);
     }
     if let Some(text) = variable("HOLDFAST_NAME") {
         let name = text.parse::<LocalName>().map_err(|why| {
             Failure::new(Code::Usage, format!("HOLDFAST_NAME is {text:?}")).cause(why)
         })?;
-        return LocalCluster::require(&Places::of(&name)?).map(|cluster| cluster.endpoints());
+        return required(&name).map(Some);
     }
     // Without a home there is no local cluster either.
-    let Ok(places) = Places::of(&LocalName::default_name()) else {
-        return Ok(vec![DEFAULT.to_owned()]);
-    };
-    match LocalCluster::load(&places)? {
-        Some(cluster) => Ok(cluster.endpoints()),
-        None => Ok(vec![DEFAULT.to_owned()]),
-    }
+    let Ok(places) = Places::of(&LocalName::default_name()) else { return Ok(None) };
+    Ok(LocalCluster::load(&places)?.map(|cluster| (places, cluster)))
+}
+
+fn required(name: &LocalName) -> Outcome<(Places, LocalCluster)> {
+    let places = Places::of(name)?;
+    let cluster = LocalCluster::require(&places)?;
+    Ok((places, cluster))
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -141,7 +141,9 @@ fn with_schema(schema: &str, row: Value) -> Value {
 }
 
 fn table_text(table: &Table) -> String {
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    // Each cell has a blank on both sides; the one before the first column says nothing.
+    let line = |line: String| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned();
+    table.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn pretty(value: &Value) -> String {
@@ -194,6 +196,6 @@ mod tests {
         let mut members = table(&["NODE", "ROLE"]);
         members.add_row(["n1", "leader"]);
         members.add_row(["n12", ""]);
-        assert_eq!(table_text(&members), " NODE  ROLE\n n1    leader\n n12");
+        assert_eq!(table_text(&members), "NODE  ROLE\nn1    leader\nn12");
     }
 }

@@ -114,9 +114,11 @@ impl Probe {
     }
 }
 
-/// The leader among nodes that answered: a node that says so itself, in the latest term.
+/// The leader among nodes that answered: one that says so itself, and in the latest term. One that
+/// has just been elected names its predecessor for a moment, and does not count yet.
 pub(crate) fn leader(seen: &[NodeStatus]) -> Option<&NodeStatus> {
-    seen.iter().filter(|s| s.role == Role::Leader).max_by_key(|s| s.header.term)
+    let leads = |s: &&NodeStatus| s.role == Role::Leader && s.header.leader_id == s.header.node_id;
+    seen.iter().filter(leads).max_by_key(|s| s.header.term)
 }
 
 /// The last thing that an endpoint met, in few words.

@@ -146,15 +146,16 @@ impl Assessment {
         let works = if leader_answers {
             alive >= quorum
         } else {
-            // The leader is out of our reach, but others are sure of it.
-            answering >= quorum && ours.iter().any(|s| s.ready && s.header.leader_id != 0)
+            // The leader is out of our reach, but others are sure of it. One that answers and does
+            // not say that it leads is none, whatever others believe.
+            answering >= quorum && believed_leader(ours).is_some()
         };
         if !works {
             self.leader = None;
             return;
         }
         if self.leader.is_none() {
-            self.leader = ours.iter().find(|s| s.ready).map(|s| s.header.leader_id);
+            self.leader = believed_leader(ours);
         }
         self.can_lose = answering.saturating_sub(quorum);
         let all_answer = self.nodes.iter().all(|node| node.status.is_some());
@@ -269,6 +270,13 @@ impl NodeView {
             None => format!("{} unreachable", self.name()),
         }
     }
+}
+
+/// Whom nodes follow that does not answer us.
+fn believed_leader(ours: &[NodeStatus]) -> Option<u64> {
+    let answers = |id| ours.iter().any(|status| status.header.node_id == id);
+    let followed = ours.iter().filter(|s| s.ready && s.header.leader_id != 0);
+    followed.map(|s| s.header.leader_id).find(|id| !answers(*id))
 }
 
 fn view(member: &Member, ours: &[NodeStatus], seen: &BTreeMap<String, Seen>) -> NodeView {
@@ -417,6 +425,18 @@ mod tests {
     fn a_leader_out_of_reach_is_looked_for_again() {
         let assessment = assess(&cluster(&[1, 3], 2));
         assert_eq!((assessment.verdict, assessment.leader), (Verdict::Degraded, Some(2)));
+        assert!(!assessment.is_settled());
+    }
+
+    #[test]
+    fn a_node_that_does_not_say_that_it_leads_does_not() {
+        // After a restart all of them may remember a leader that has not been elected again.
+        let mut seen = cluster(&[1, 2, 3], 2);
+        for status in seen.values_mut().flatten() {
+            status.role = Role::Follower;
+        }
+        let assessment = assess(&seen);
+        assert_eq!((assessment.verdict, assessment.leader), (Verdict::NoQuorum, None));
         assert!(!assessment.is_settled());
     }
 

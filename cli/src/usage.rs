@@ -36,8 +36,11 @@ fn failure(error: &clap::Error) -> Failure {
     }
     let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
     let usage = usage.trim().strip_prefix("Usage: ").unwrap_or("holdfast help").to_owned();
-    let usage = usage.split_whitespace().collect::<Vec<_>>().join(" ");
-    failure.help(format!("{usage}; the options are in holdfast help"))
+    let words: Vec<&str> = usage.split_whitespace().collect();
+    let is_verb = |word: &&&str| word.starts_with(|c: char| c.is_ascii_lowercase());
+    let verbs: Vec<&str> = words.iter().skip(1).take_while(is_verb).copied().collect();
+    let topic = ["holdfast", "help"].into_iter().chain(verbs).collect::<Vec<_>>().join(" ");
+    failure.help(format!("{}; all of it: {topic}", words.join(" ")))
 }
 
 #[cfg(test)]
@@ -54,9 +57,9 @@ mod tests {
     #[test]
     fn a_mistyped_verb() {
         assert_eq!(
-            said("holdfast stattus"),
-            "error[usage]: unrecognized subcommand 'stattus'\n  cause: a similar subcommand exists: \
-             'status'\n   help: holdfast [OPTIONS] <COMMAND>; the options are in holdfast help"
+            said("holdfast memberss"),
+            "error[usage]: unrecognized subcommand 'memberss'\n  cause: a similar subcommand exists: \
+             'members'\n   help: holdfast [OPTIONS] <COMMAND>; all of it: holdfast help"
         );
     }
 
@@ -64,7 +67,7 @@ mod tests {
     fn a_missing_argument() {
         let said = said("holdfast local kill");
         assert!(said.starts_with("error[usage]: the following required arguments"), "{said}");
-        assert!(said.contains("\n   help: holdfast local kill"), "{said}");
+        assert!(said.contains("all of it: holdfast help local kill"), "{said}");
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl<'a> Progress<'a> {
             }
             Err(answer) => {
                 match answer.header().map(|header| pool.observe(&endpoint, header, false)) {
-                    Some(Err(message)) => answer.from_foreign_cluster(message),
+                    Some(Err(message)) => answer.in_foreign_cluster(message),
                     Some(Ok(())) | None => answer,
                 }
             }

@@ -338,7 +338,7 @@ impl Answer {
 
     /// What the answer is worth if it came from a node of another cluster: nothing was done in ours
     /// if that node did nothing.
-    pub(crate) fn from_foreign_cluster(self, message: String) -> Answer {
+    pub(crate) fn in_foreign_cluster(self, message: String) -> Answer {
         let reason = "FOREIGN_CLUSTER".to_owned();
         match self {
             Answer::Refused(_) | Answer::Elsewhere { .. } => {

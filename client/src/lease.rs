@@ -101,8 +101,14 @@ impl LeaseHolder {
                 Ok(OpenedLease::Granted(lease)) => {
                     let until = began + counted(lease.ttl.min(ttl));
                     if BootTime::now() < until {
-                        let holder = LeaseHolder::start(client.clone(), own, lease, began, until);
-                        return Ok(Opened::Granted(holder));
+                        let held = Held {
+                            client: client.clone(),
+                            renewer: own,
+                            lease,
+                            life: Life::new(until),
+                            _instance: instance.clone(),
+                        };
+                        return Ok(Opened::Granted(LeaseHolder::start(held, began)));
                     }
                     Error::LeaseLost { lease: lease.id, applied: Applied::Unknown }
                 }
@@ -207,14 +213,8 @@ impl LeaseHolder {
         closed
     }
 
-    fn start(
-        client: Client,
-        renewer: Client,
-        lease: Lease,
-        began: BootTime,
-        until: BootTime,
-    ) -> LeaseHolder {
-        let held = Arc::new(Held { client, renewer, lease, life: Life::new(until) });
+    fn start(held: Held, began: BootTime) -> LeaseHolder {
+        let held = Arc::new(held);
         let renewals = tokio::spawn(renew(held.clone(), began));
         LeaseHolder { held, renewals }
     }
@@ -235,6 +235,9 @@ struct Held {
     renewer: Client,
     lease: Lease,
     life: Life,
+    /// Keeps the secret from others for as long as the lease is held: whoever shows it ends this
+    /// lease at once, without our noticing before the next renewal.
+    _instance: Instance,
 }
 
 impl Held {
@@ -474,6 +477,15 @@ mod tests {
         life.end(Loss::Closed);
         assert_eq!(life.loss(), Some(Loss::Ended));
         assert!(life.status().until <= BootTime::now());
+    }
+
+    // M5: nobody need look for the loss to be told.
+    #[tokio::test]
+    async fn loss_is_told_when_the_clock_reaches_the_end() {
+        let life = Life::new(BootTime::now() + Duration::from_millis(30));
+        let told = tokio::time::timeout(Duration::from_secs(20), life.lost()).await;
+        assert_eq!(told, Ok(Loss::Expired));
+        assert!(BootTime::now() >= life.status().until);
     }
 
     // M5: a timer that is late does not make the loss late for whoever looks.

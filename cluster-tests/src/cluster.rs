@@ -275,7 +275,8 @@ impl Cluster {
     /// it in that term.
     pub async fn leader_now(&self) -> Option<usize> {
         let size = self.size();
-        let asked = self.running().into_iter().map(|index| async move { self.status(index).await.ok() });
+        let asked =
+            self.running().into_iter().map(|index| async move { self.status(index).await.ok() });
         let answers: Vec<NodeStatus> =
             futures::future::join_all(asked).await.into_iter().flatten().collect();
         let leads = |status: &&NodeStatus| status.role == Role::Leader && status.ready;

@@ -84,7 +84,8 @@ impl LoopFs {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = base.join(format!("{PREFIX}{}-{count}", std::process::id()));
         let mut made = LoopFs { dir, is_mounted: false };
-        fs::create_dir_all(made.path()).with_context(|| format!("create {}", made.dir.display()))?;
+        fs::create_dir_all(made.path())
+            .with_context(|| format!("create {}", made.dir.display()))?;
         let kind = u64::try_from(rustix::fs::statfs(&made.dir)?.f_type)?;
         ensure!(kind != TMPFS_MAGIC, "{} is on tmpfs, which has no disk", base.display());
         fs::File::create(made.image())?.set_len(bytes)?;

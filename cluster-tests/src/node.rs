@@ -56,8 +56,7 @@ impl NodeProcess {
         let mut command = command(&self.program, &self.env);
         command.args(&self.args).args(more_args);
         command.stdout(log.try_clone()?).stderr(log);
-        let child =
-            command.spawn().with_context(|| format!("start {}", self.program.display()))?;
+        let child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;
         self.child = Some(child);
         Ok(())
     }
@@ -201,8 +200,8 @@ pub fn serve_until_end(
     let took = started.elapsed();
     let text = |path| std::fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned());
     let (stdout, stderr) = (text(&out)?, text(&err)?);
-    let status = ended
-        .with_context(|| format!("holdfast {}: it said\n{stdout}{stderr}", args.join(" ")))?;
+    let status =
+        ended.with_context(|| format!("holdfast {}: it said\n{stdout}{stderr}", args.join(" ")))?;
     Ok(Ended { code: status.code(), stdout, stderr, took })
 }
 

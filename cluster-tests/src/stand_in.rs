@@ -139,8 +139,7 @@ impl StandIn {
         if let Some(object) = options.write_object {
             command.args(["--write-object", &object.to_string()]);
         }
-        let mut child =
-            command.spawn().with_context(|| format!("start {}", program.display()))?;
+        let mut child = command.spawn().with_context(|| format!("start {}", program.display()))?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().context("its output is a pipe")?;
         let (said, events) = mpsc::unbounded_channel();

@@ -77,7 +77,10 @@ async fn calls_that_make_no_sense_get_an_error() -> anyhow::Result<()> {
         let value = vec![b'7'; 32 << 20];
         let large = v1::SetStateRequest { object_id: 1, value, ..Default::default() };
         let status = call(&channel, "/holdfast.v1.State/SetState", large).await?;
-        ensure!(status.message().contains("too large") || status.code() == Code::Unknown, "{status:?}");
+        ensure!(
+            status.message().contains("too large") || status.code() == Code::Unknown,
+            "{status:?}"
+        );
     }
     before.still(&cluster).await
 }

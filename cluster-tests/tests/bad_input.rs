@@ -14,9 +14,7 @@ use holdfast_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-mod raw;
-
-use raw::Raw;
+use crate::raw::Raw;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -35,7 +33,8 @@ async fn names_are_1_to_1024_bytes() -> anyhow::Result<()> {
                 0 => vec![("field", field)],
                 _ => vec![("field", field), ("actual", "1025"), ("allowed", "1024")],
             };
-            let bad = |answer, field| refused(answer, Code::InvalidArgument, reason, &fields(field));
+            let bad =
+                |answer, field| refused(answer, Code::InvalidArgument, reason, &fields(field));
             bad(raw.object(name, "class").await.map(drop), "name")?;
             bad(raw.object("name", name).await.map(drop), "class_name")?;
             bad(raw.set(object, name, b"1").await.map(drop), "name")?;
@@ -135,9 +134,8 @@ async fn ids_are_positive_and_known() -> anyhow::Result<()> {
             bad(raw.release(id, 7).await.map(drop), "changesource_id")?;
         }
         let text = UNKNOWN.to_string();
-        let unknown = |answer, reason, field| {
-            refused(answer, Code::NotFound, reason, &[(field, &*text)])
-        };
+        let unknown =
+            |answer, reason, field| refused(answer, Code::NotFound, reason, &[(field, &*text)]);
         let (object, object_id) = ("UNKNOWN_OBJECT", "object_id");
         unknown(raw.set(UNKNOWN, "key", b"1").await.map(drop), object, object_id)?;
         unknown(raw.create(UNKNOWN, "key", b"1").await.map(drop), object, object_id)?;
@@ -254,7 +252,8 @@ async fn a_fence_that_has_moved_on_is_refused() -> anyhow::Result<()> {
     for mut raw in Raw::on_leader_and_follower(&cluster).await? {
         let object = raw.object("fences", "test").await?;
         let source = raw.source("fenced").await?;
-        let (first, second) = (raw.lease("first", 60_000).await?, raw.lease("second", 60_000).await?);
+        let (first, second) =
+            (raw.lease("first", 60_000).await?, raw.lease("second", 60_000).await?);
         let old = raw.claim(source, first).await?;
         let fence = |token| Some(v1::Fence { changesource_id: source, token });
         raw.set_fenced(object, "key", b"first", fence(old)).await?;

@@ -70,11 +70,9 @@ async fn ports_in_use_are_named() -> anyhow::Result<()> {
     let data = cluster.dir().join("another");
     let free = ports::reserve(1)?[0].address();
     let (taken, taken_peer) = (cluster.endpoint(1), cluster.peer_endpoint(2));
-    for (client, peer, named) in [
-        (&taken, &free, &taken),
-        (&free, &taken_peer, &taken_peer),
-        (&free, &free, &free),
-    ] {
+    for (client, peer, named) in
+        [(&taken, &free, &taken), (&free, &taken_peer, &taken_peer), (&free, &free, &free)]
+    {
         let args = ["serve", "--form", "--data-dir", path(&data)];
         let args = [&args[..], &["--client-addr", client, "--peer-addr", peer]].concat();
         let ended = serve_until_end(&args, &[], REFUSED_WITHIN)?;
@@ -120,8 +118,7 @@ fn a_directory_with_other_things_in_it_is_left_alone() -> anyhow::Result<()> {
     std::fs::create_dir(dir.path().join("log"))?;
     std::fs::write(dir.path().join("log/precious"), "not ours")?;
     let ended = form(dir.path())?;
-    ensure!(ended.code.is_some_and(|code| code != 0), "it started in {}", dir.path().display());
-    ensure!(ended.stderr.contains("error[foreign-directory]: "), "{}", ended.stderr);
+    refused(&ended, "foreign-directory", 9, &[path(dir.path())])?;
     ensure!(std::fs::read(dir.path().join("log/precious"))? == b"not ours", "it was changed");
     Ok(())
 }

@@ -44,9 +44,9 @@ async fn what_the_refusal_of_a_wiped_directory_advises_works() -> anyhow::Result
     std::fs::remove_dir_all(cluster.data_dir(follower))?;
     let id = u64::try_from(follower + 1)?;
     cluster.client().cluster().remove(id).await?;
-    let joined = cluster.join()?;
+    cluster.join()?;
     let voters = cluster.wait("the replacement votes", async || {
-        let status = cluster.status(joined).await.ok()?;
+        let status = cluster.status(cluster.leader_now().await?).await.ok()?;
         let voters: Vec<u64> =
             status.members.iter().filter(|m| m.voter).map(|m| m.node_id).collect();
         (voters.len() == 3).then_some(voters)
@@ -121,10 +121,9 @@ async fn a_copied_directory_is_refused() -> anyhow::Result<()> {
 async fn a_copy_started_as_moved_beside_its_original_is_refused_by_the_leader() -> anyhow::Result<()>
 {
     let cluster = Cluster::start_three().await?;
-    for (name, index) in [
-        ("of-a-follower", cluster.follower().await?),
-        ("of-the-leader", cluster.leader().await?),
-    ] {
+    for (name, index) in
+        [("of-a-follower", cluster.follower().await?), ("of-the-leader", cluster.leader().await?)]
+    {
         let copy = cluster.dir().join(name);
         copy_dir(&cluster.data_dir(index), &copy)?;
         let args = on_other_ports(&copy, &["--moved"])?;
@@ -177,7 +176,8 @@ async fn a_node_that_came_back_on_other_ports_is_found_there() -> anyhow::Result
     // A rename keeps the inode: nothing needs to be said.
     std::fs::rename(&dir, &moved_to)?;
     let args = on_other_ports(&moved_to, &[])?;
-    let endpoint = args[args.iter().position(|arg| arg == "--client-addr").expect("given") + 1].clone();
+    let endpoint =
+        args[args.iter().position(|arg| arg == "--client-addr").expect("given") + 1].clone();
     let log = cluster.dir().join("renamed.log");
     let mut node = holdfast_cluster_tests::NodeProcess::new(args, Vec::new(), &log)?;
     node.start()?;

@@ -33,7 +33,8 @@ async fn heir_of_a_killed_master_holds_all_in_time() -> anyhow::Result<()> {
     let mut fences: BTreeMap<i64, u64> = BTreeMap::new();
     let mut took = Vec::new();
     for round in 0..scale(20, 2) {
-        let options = StandInOptions { ttl: TTL, sources: sources.clone(), ..stand_in(&cluster, round) };
+        let options =
+            StandInOptions { ttl: TTL, sources: sources.clone(), ..stand_in(&cluster, round) };
         let mut owner = StandIn::start(&options)?;
         owner.next("all granted", WAIT_MAX, all_granted).await?;
         rise(&mut fences, grants_of(owner.seen()))?;
@@ -79,14 +80,15 @@ async fn frozen_owner_wakes_up_to_a_loss() -> anyhow::Result<()> {
         let old = grants_of(owner.seen()).pop().context("it wrote under a fence")?;
         let heir = heir(&client, &format!("heir-{round}"), LONG).await?;
         owner.pause()?;
-        let paused = BootTime::now();
+        let paused_us = now_us();
         let grant = claim_all(&heir, &sources).await?.pop().context("no grant")?;
         ensure!(old.1 < grant.token, "the fence went from {} to {}", old.1, grant.token);
         let fence = Fence { change_source: grant.source, token: grant.token };
         heir.set_fenced(object, "work", "the heir's", fence).await?;
         // Not a wait for something: the time it is frozen.
         let frozen = Duration::from_secs(scale(10, 5));
-        tokio::time::sleep(frozen.saturating_sub(BootTime::now() - paused)).await;
+        tokio::time::sleep(frozen.saturating_sub(Duration::from_micros(now_us() - paused_us)))
+            .await;
         let resumed_us = now_us();
         owner.resume()?;
         owner.next("its loss", WAIT_MAX, lost).await?;
@@ -134,10 +136,8 @@ async fn owner_cut_off_knows_before_its_heir_has_it() -> anyhow::Result<()> {
             // Both ways to be cut off: refused, and into nothing.
             if round % 2 == 0 { proxy.cut().await? } else { proxy.stall() }
         }
-        let (lost_us, grants) = tokio::try_join!(
-            owner.next("its loss", WAIT_MAX, lost),
-            claim_all(&heir, &sources)
-        )?;
+        let (lost_us, grants) =
+            tokio::try_join!(owner.next("its loss", WAIT_MAX, lost), claim_all(&heir, &sources))?;
         let grant = grants.first().context("no grant")?;
         ensure!(
             lost_us < grant.at_us,

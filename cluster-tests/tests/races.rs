@@ -92,7 +92,10 @@ async fn one_value_and_one_owner_while_leaders_die() -> anyhow::Result<()> {
         ensure!(started.elapsed() < RUN_MAX, "{} kills, too few overlap", kills.len());
         ensure!(chaos.is_running(), "the killing stopped: {:#}", chaos.stop().await.unwrap_err());
         if let Some(failed) = runs.iter().position(tokio::task::JoinHandle::is_finished) {
-            bail!("client {failed} ended early: {:?}", runs.into_iter().nth(failed).unwrap().await?);
+            bail!(
+                "client {failed} ended early: {:?}",
+                runs.into_iter().nth(failed).unwrap().await?
+            );
         }
         let race = Race {
             number: opened_at.len(),
@@ -289,8 +292,14 @@ async fn check_durable(cluster: &Cluster, by_race: &[Vec<&Seen>]) -> anyhow::Res
             let seen = race[0];
             let stands = values.get(&format!("key-{}", seen.race));
             let acknowledged = (seen.value.clone(), seen.mod_revision);
-            ensure!(stands == Some(&acknowledged), "key {} on n{}: {stands:?}", seen.race, node + 1);
-            let owner = owners.get(&seen.source).and_then(Option::as_ref).map(|o| (o.master, o.token));
+            ensure!(
+                stands == Some(&acknowledged),
+                "key {} on n{}: {stands:?}",
+                seen.race,
+                node + 1
+            );
+            let owner =
+                owners.get(&seen.source).and_then(Option::as_ref).map(|o| (o.master, o.token));
             let last = &seen.rounds[1];
             ensure!(
                 owner == Some((last.master, last.token)),

@@ -44,8 +44,9 @@ fn status_with_a_lost_quorum_says_so_within_a_second() -> anyhow::Result<()> {
             ensure!(cause.contains(&format!("{node} unreachable")), "{cause}");
         }
         let [a, b] = gone;
-        let bring_back =
-            format!("   help: bring back {a} or {b}. Nothing is lost; stale reads work with --local.");
+        let bring_back = format!(
+            "   help: bring back {a} or {b}. Nothing is lost; stale reads work with --local."
+        );
         ensure!(help == bring_back, "{help}");
     }
     report("status with a lost quorum, slowest", format!("{} ms", slowest.as_millis()));
@@ -64,7 +65,10 @@ fn status_with_a_lost_quorum_says_so_within_a_second() -> anyhow::Result<()> {
     local.ok(&format!("local kill {}", followers[1]))?;
     let ended = local.run("status")?;
     ensure!(ended.code == Some(3) && ended.took < STATUS_MAX, "{ended:?}");
-    ensure!(ended.stderr.starts_with("error[unreachable]: no node answered\n  cause: "), "{ended:?}");
+    ensure!(
+        ended.stderr.starts_with("error[unreachable]: no node answered\n  cause: "),
+        "{ended:?}"
+    );
     ensure!(local.json_of("status", 3)?["verdict"] == "unreachable", "not unreachable");
     ensure!(local.run("state get demo key --timeout 1s")?.code == Some(3), "a read reached nobody");
 
@@ -162,7 +166,8 @@ fn two_local_clusters_run_side_by_side() -> anyhow::Result<()> {
 fn outputs_that_scripts_rely_on() -> anyhow::Result<()> {
     let local = Local::up()?;
     let created = local.ok("state create demo key \"hello\"")?.stdout;
-    let revision = created.trim_end().strip_prefix("created  revision ").context(created.clone())?;
+    let revision =
+        created.trim_end().strip_prefix("created  revision ").context(created.clone())?;
     revision.parse::<u64>()?;
     let exists = local.run("state create demo key \"other\"")?;
     ensure!(exists.code == Some(1), "{exists:?}");
@@ -193,7 +198,10 @@ fn outputs_that_scripts_rely_on() -> anyhow::Result<()> {
         for field in ["node", "role", "voter", "address", "applied"] {
             ensure!(!row[field].is_null(), "{field} misses: {row}");
         }
-        ensure!(["leader", "follower"].contains(&row["role"].as_str().unwrap_or_default()), "{row}");
+        ensure!(
+            ["leader", "follower"].contains(&row["role"].as_str().unwrap_or_default()),
+            "{row}"
+        );
         ensure!(row["voter"] == true && row["applied"].is_string(), "{row}");
     }
 

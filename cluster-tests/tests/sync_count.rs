@@ -39,7 +39,11 @@ async fn concurrent_writes_share_syncs() -> anyhow::Result<()> {
     }
     // Sessions are open and connections made once each has written.
     let warm = u64::try_from(4 * WRITERS)?;
-    cluster.wait("the writers are at work", async || (acks.load(Ordering::SeqCst) > warm).then_some(())).await?;
+    cluster
+        .wait("the writers are at work", async || {
+            (acks.load(Ordering::SeqCst) > warm).then_some(())
+        })
+        .await?;
 
     let leader = cluster.leader().await?;
     let (before, acks_before, begin) =

@@ -92,9 +92,10 @@ impl State {
     fn unchanged(&self, session: u64, command: &Command) -> Result<Option<Reply>, Stop> {
         Ok(match command {
             Command::Session(_) => None,
-            Command::State(command) => {
-                state::unchanged(self.view(), session, command)?.map(Reply::State)
-            }
+            Command::State(command) => match state::judge(self.view(), session, command)? {
+                state::Verdict::Stands(reply) => Some(Reply::State(reply)),
+                state::Verdict::Change { .. } => None,
+            },
             Command::Masters(command) => masters::known(self.view(), command)?.map(Reply::Masters),
             Command::ChangeSources(command) => {
                 changesources::known(self.view(), command)?.map(Reply::ChangeSources)

@@ -18,7 +18,7 @@ use crate::fault::Fault;
 use crate::header::{self, Header, LogPosition};
 use crate::limits::LEASES_ENDED_PER_ENTRY_MAX;
 use crate::sessions::Standing;
-use crate::table::{Rows, Txn, View};
+use crate::table::{Rows, Touched, Txn, View};
 use crate::{
     Bytes, Command, Entry, Origin, Refusal, Reply, Request, Response, changesources, leases,
     masters, sessions, state,
@@ -281,11 +281,13 @@ impl State {
     /// change. There is at most one for each master that the command concerns.
     fn lapsed_in_the_way(&self, command: &Command) -> Result<Option<u64>, Fault> {
         let view = self.view();
-        if masters::first_lapsed(view)?.is_none() {
-            return Ok(None);
-        }
         match command {
             Command::Session(_) | Command::State(_) => Ok(None),
+            Command::Masters(_) | Command::ChangeSources(_)
+                if masters::first_lapsed(view)?.is_none() =>
+            {
+                Ok(None)
+            }
             Command::Masters(command) => masters::lapsed_in_the_way(view, command),
             Command::ChangeSources(command) => changesources::lapsed_in_the_way(view, command),
         }
@@ -324,21 +326,21 @@ impl State {
             }
             Err(Stop::Fault(fault)) => return Err(fault),
         };
-        let differences = txn.finish();
-        if kind == Kind::Write && !differences.is_empty() {
+        let mut changed = txn.finish().peekable();
+        if kind == Kind::Write && changed.peek().is_some() {
             self.header.revision += 1;
         }
-        for row in differences {
-            if let Some(value) = &row.before {
-                self.header.digest.remove(&row.key, value);
-                self.bytes -= row_bytes(&row.key, value);
+        let revision = self.header.revision;
+        for (key, Touched { before, after }) in changed {
+            if let Some(value) = &before {
+                self.header.digest.remove(&key, value);
+                self.bytes -= row_bytes(&key, value);
             }
-            if let Some(value) = &row.after {
-                self.header.digest.add(&row.key, value);
-                self.bytes += row_bytes(&row.key, value);
+            if let Some(value) = &after {
+                self.header.digest.add(&key, value);
+                self.bytes += row_bytes(&key, value);
             }
-            let revision = self.header.revision;
-            changes.push(Change { revision, key: row.key, value: row.after });
+            changes.push(Change { revision, key, value: after });
         }
         Ok(Ok(done))
     }

@@ -8,7 +8,7 @@
 //!
 //! # Invariants
 //!
-//! - A master has at most one lease, and each lease ([`leases`]) one master that names it.
+//! - A master has at most one lease, and each lease (`leases.rs`) one master that names it.
 //! - When a lease ends (closed, lapsed, replaced, or its master set inactive), its master is inactive and
 //!   owns nothing, in the same step. A lease begins with no claims, so all claims of a leased master are the
 //!   lease's.

@@ -15,7 +15,7 @@
 //! - A session id is the revision that opened it; it is never given again, and no write opens a session.
 //! - `first_incomplete` only rises; it rises with every request of a live session, also with a refused one.
 //! - Outcomes are kept for exactly the writes that were run and are not below `first_incomplete`; there are
-//!   at most [`UNDECIDED_MAX`](crate::limits::UNDECIDED_MAX) of them, and the session counts them.
+//!   at most [`UNDECIDED_MAX`] of them, and the session counts them.
 //! - An outcome once stored is returned unchanged, with its revision.
 //! - Whether a session has expired is decided by the clock alone; clearing it away is bounded for each entry.
 //!
@@ -214,8 +214,13 @@ pub(crate) fn settle(
     let Origin { session, seq, first_incomplete, .. } = *origin;
     row.used_ms = txn.clock_ms;
     if first_incomplete > row.first_incomplete {
+        // Mostly the one before this write: then there is no need to look for what is kept.
+        let is_next = row.undecided == 1 && first_incomplete == row.first_incomplete + 1;
+        row.undecided -= match is_next && OUTCOMES.delete(txn, (session, row.first_incomplete)) {
+            true => 1,
+            false => drop_outcomes(txn, session, first_incomplete, row.undecided)?,
+        };
         row.first_incomplete = first_incomplete;
-        row.undecided -= drop_outcomes(txn, session, first_incomplete, row.undecided)?;
     }
     if let Some(response) = outcome {
         OUTCOMES.put(txn, (session, seq), response)?;

@@ -220,24 +220,28 @@ fn check_item(object: i64, name: &str, fence: Option<Fence>) -> Result<(), Refus
 
 /// Carries out a command of a session.
 pub(crate) fn apply(txn: &mut Txn<'_>, session: u64, command: &Command) -> Result<Reply, Stop> {
-    if let Some(reply) = unchanged(txn.view(), session, command)? {
-        return Ok(reply);
-    }
+    let other_revision = match judge(txn.view(), session, command)? {
+        Verdict::Stands(reply) => return Ok(reply),
+        Verdict::Change { other_revision } => other_revision,
+    };
+    let (writer, mod_revision) = (session, txn.revision);
     match command {
         Command::GetObjectId { namespace, name, class_name } => {
-            let (namespace, name, class_name) = (namespace.as_str(), name, class_name);
             let id = Counter::Objects.next_id(txn)?;
-            OBJECT_IDS.put(txn, (namespace, name.as_str(), class_name.as_str()), &id)?;
+            let key = (namespace.as_str(), name.as_str(), class_name.as_str());
+            OBJECT_IDS.put(txn, key, &id)?;
             let named = Named { name: name.clone(), class_name: class_name.clone() };
-            OBJECTS.put(txn, (namespace, id), &named)?;
+            OBJECTS.put(txn, (namespace.as_str(), id), &named)?;
             Ok(Reply::ObjectId(id))
         }
         Command::Set { namespace, object, name, value, .. } => {
-            let mod_revision = write(txn, session, (namespace, *object, name), value)?;
+            let item = Item { mod_revision, writer, other_revision, value };
+            ITEMS.put(txn, (namespace.as_str(), *object, name.as_str()), &item)?;
             Ok(Reply::Written { written: true, mod_revision, found: true, value: None })
         }
         Command::Create { namespace, object, name, value, .. } => {
-            let mod_revision = write(txn, session, (namespace, *object, name), value)?;
+            let item = Item { mod_revision, writer, other_revision, value };
+            ITEMS.put(txn, (namespace.as_str(), *object, name.as_str()), &item)?;
             Ok(Reply::Created { created: true, mod_revision, value: None })
         }
         Command::Delete { namespace, object, name, .. } => {
@@ -246,69 +250,62 @@ pub(crate) fn apply(txn: &mut Txn<'_>, session: u64, command: &Command) -> Resul
     }
 }
 
-fn write(
-    txn: &mut Txn<'_>,
-    session: u64,
-    (namespace, object, name): (&str, i64, &str),
-    value: &[u8],
-) -> Result<u64, Fault> {
-    let other_revision = match ITEMS.get(txn.view(), (namespace, object, name))? {
-        None => 0,
-        Some(old) if old.writer == session => old.other_revision,
-        Some(old) => old.mod_revision,
-    };
-    let mod_revision = txn.revision;
-    let item = Item { mod_revision, writer: session, other_revision, value };
-    ITEMS.put(txn, (namespace, object, name), &item)?;
-    Ok(mod_revision)
+/// What a command comes to.
+pub(crate) enum Verdict {
+    /// It changes nothing, and this is the reply.
+    Stands(Reply),
+    /// It changes something.
+    Change {
+        /// The newest revision at which a session other than the caller's wrote the item; 0 if none did.
+        other_revision: u64,
+    },
 }
 
-/// The reply to a command that changes nothing in this state; None if it would change something.
-///
-/// The leader asks it too, before it proposes.
-pub(crate) fn unchanged(
-    view: View<'_>,
-    session: u64,
-    command: &Command,
-) -> Result<Option<Reply>, Stop> {
-    match command {
+/// Decides what a command comes to in this state. The leader asks it too, before it proposes.
+pub(crate) fn judge(view: View<'_>, session: u64, command: &Command) -> Result<Verdict, Stop> {
+    let (item, reply) = match command {
         Command::GetObjectId { namespace, name, class_name } => {
             let key = (namespace.as_str(), name.as_str(), class_name.as_str());
-            Ok(OBJECT_IDS.get(view, key)?.map(Reply::ObjectId))
+            (None, OBJECT_IDS.get(view, key)?.map(Reply::ObjectId))
         }
         Command::Set {
             namespace, object, name, value, if_revision, fence, noted_revision, ..
         } => {
             let item = item_to_write(view, (namespace, *object, name), *fence)?;
-            let item = item.as_ref();
+            let present = item.as_ref();
             let lost = match (if_revision, noted_revision) {
-                (Some(revision), _) => item.map_or(0, |item| item.mod_revision) != *revision,
-                (None, Some(noted)) => item.is_some_and(|item| item.others_wrote(session) > *noted),
+                (Some(revision), _) => present.map_or(0, |item| item.mod_revision) != *revision,
+                (None, Some(noted)) => {
+                    present.is_some_and(|item| item.others_wrote(session) > *noted)
+                }
                 (None, None) => false,
             };
-            let written = !lost;
-            if written && item.is_none_or(|item| item.value != &**value) {
-                return Ok(None);
-            }
-            let mod_revision = item.map_or(0, |item| item.mod_revision);
-            let value = item.filter(|_| lost).and_then(Item::value_for_reply);
-            Ok(Some(Reply::Written { written, mod_revision, found: item.is_some(), value }))
+            let is_equal = present.is_some_and(|item| item.value == &**value);
+            let reply = (lost || is_equal).then(|| Reply::Written {
+                written: !lost,
+                mod_revision: present.map_or(0, |item| item.mod_revision),
+                found: present.is_some(),
+                value: present.filter(|_| lost).and_then(Item::value_for_reply),
+            });
+            (item, reply)
         }
         Command::Create { namespace, object, name, fence, .. } => {
             let item = item_to_write(view, (namespace, *object, name), *fence)?;
-            Ok(item.map(|item| Reply::Created {
+            let reply = item.as_ref().map(|item| Reply::Created {
                 created: false,
                 mod_revision: item.mod_revision,
                 value: item.value_for_reply(),
-            }))
+            });
+            (item, reply)
         }
         Command::Delete { namespace, object, name, fence } => {
-            match item_to_write(view, (namespace, *object, name), *fence)? {
-                Some(_) => Ok(None),
-                None => Ok(Some(Reply::Deleted(false))),
-            }
+            let item = item_to_write(view, (namespace, *object, name), *fence)?;
+            let reply = item.is_none().then_some(Reply::Deleted(false));
+            (item, reply)
         }
-    }
+    };
+    let other_revision = item.map_or(0, |item| item.others_wrote(session));
+    Ok(reply.map_or(Verdict::Change { other_revision }, Verdict::Stands))
 }
 
 impl Item<'_> {

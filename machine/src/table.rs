@@ -15,6 +15,7 @@
 //!   0x20–0x22 state, 0x30–0x33 masters, 0x40–0x42 change sources. Removed: none.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Bound;
@@ -66,8 +67,8 @@ pub(crate) struct View<'a> {
 /// The writes of one step: all are kept, or none.
 pub(crate) struct Txn<'a> {
     rows: &'a mut Rows,
-    /// What each touched row was before.
-    before: BTreeMap<Bytes, Option<Bytes>>,
+    /// What each touched row was before, and what it is now.
+    touched: BTreeMap<Bytes, Touched>,
     /// The cluster clock, in milliseconds.
     pub(crate) clock_ms: u64,
     /// The leader's wall clock, in milliseconds since 1970. For display only.
@@ -76,17 +77,18 @@ pub(crate) struct Txn<'a> {
     pub(crate) revision: u64,
 }
 
-/// One row that a step changed.
-pub(crate) struct Difference {
-    pub(crate) key: Bytes,
+/// A row that a step wrote or removed, perhaps more than once.
+pub(crate) struct Touched {
+    /// Its value before the step.
     pub(crate) before: Option<Bytes>,
+    /// Its value after the step.
     pub(crate) after: Option<Bytes>,
 }
 
 impl<'a> Txn<'a> {
     /// Begins a step.
     pub(crate) fn new(rows: &'a mut Rows, clock_ms: u64, wall_ms: u64, revision: u64) -> Self {
-        Txn { rows, before: BTreeMap::new(), clock_ms, wall_ms, revision }
+        Txn { rows, touched: BTreeMap::new(), clock_ms, wall_ms, revision }
     }
 
     /// The rows as this step has left them so far.
@@ -94,23 +96,15 @@ impl<'a> Txn<'a> {
         View { rows: self.rows, clock_ms: self.clock_ms }
     }
 
-    /// Ends the step and says what it changed.
-    pub(crate) fn finish(self) -> Vec<Difference> {
-        let Txn { rows, before, .. } = self;
-        before
-            .into_iter()
-            .map(|(key, before)| {
-                let after = rows.get(&key).cloned();
-                Difference { key, before, after }
-            })
-            .filter(|row| row.before != row.after)
-            .collect()
+    /// Ends the step and says which rows it changed, by their keys.
+    pub(crate) fn finish(self) -> impl Iterator<Item = (Bytes, Touched)> {
+        self.touched.into_iter().filter(|(_, row)| row.before != row.after)
     }
 
     /// Ends the step as if it had never been.
     pub(crate) fn undo(self) {
-        for (key, before) in self.before {
-            match before {
+        for (key, row) in self.touched {
+            match row.before {
                 Some(value) => self.rows.insert(key, value),
                 None => self.rows.remove(&key),
             };
@@ -118,17 +112,26 @@ impl<'a> Txn<'a> {
     }
 
     fn put(&mut self, key: Bytes, value: Bytes) {
-        let old = self.rows.insert(key.clone(), value);
-        self.before.entry(key).or_insert(old);
+        let before = self.rows.insert(key.clone(), value.clone());
+        self.touch(key, before, Some(value));
     }
 
     fn delete(&mut self, key: &[u8]) -> bool {
         match self.rows.remove_with_key(key) {
-            Some((key, old)) => {
-                self.before.entry(key).or_insert(Some(old));
+            Some((key, before)) => {
+                self.touch(key, Some(before), None);
                 true
             }
             None => false,
+        }
+    }
+
+    fn touch(&mut self, key: Bytes, before: Option<Bytes>, after: Option<Bytes>) {
+        match self.touched.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(Touched { before, after });
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().after = after,
         }
     }
 }
@@ -360,7 +363,7 @@ mod tests {
         for (text, key, value) in numbers {
             NUMBERS.put(&mut txn, (*text, *key), value).expect("it is short");
         }
-        txn.finish();
+        drop(txn);
         rows
     }
 
@@ -410,8 +413,7 @@ mod tests {
         // Two changes, made in the other order.
         NUMBERS.put(&mut txn, ("b", 1u64), &11).expect("it is short");
         NUMBERS.delete(&mut txn, ("a", 3u64));
-        let changed: Vec<_> =
-            txn.finish().into_iter().map(|row| (row.key, row.after.is_some())).collect();
+        let changed: Vec<_> = txn.finish().map(|(key, row)| (key, row.after.is_some())).collect();
         let expected = [(NUMBERS.key(("a", 3u64)), false), (NUMBERS.key(("b", 1u64)), true)];
         assert_eq!(changed, expected.map(|(key, is_put)| (Bytes::from(key), is_put)));
     }

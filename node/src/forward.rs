@@ -47,7 +47,12 @@ impl Forwarder {
     }
 
     /// Sends a request to the leader and waits for its answer, at most until the deadline.
-    pub(crate) async fn forward(&self, leader: u64, request: &Request, deadline: Instant) -> Attempt {
+    pub(crate) async fn forward(
+        &self,
+        leader: u64,
+        request: &Request,
+        deadline: Instant,
+    ) -> Attempt {
         let encoded = request.encode().map_err(|error| Failed::NotProposed {
             reason: NotProposed::Overloaded,
             message: error.to_string(),

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::{ChangeMembers, Instant as _};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
 use tokio::sync::watch;
 
 use crate::leadership::{Lead, Leader};
@@ -127,7 +127,11 @@ impl Node {
     }
 
     /// Moves the lead, to the most up-to-date voter if none is named.
-    pub(crate) async fn move_lead(&self, to: Option<u64>, deadline: Instant) -> Result<(), Refused> {
+    pub(crate) async fn move_lead(
+        &self,
+        to: Option<u64>,
+        deadline: Instant,
+    ) -> Result<(), Refused> {
         self.must_lead()?;
         let target = match to {
             Some(target) => target,
@@ -172,7 +176,6 @@ impl Node {
             Ok(_) | Err(_) => Ok(()),
         }
     }
-
 
     fn must_keep_quorum(&self, voters: &BTreeSet<u64>, out: u64) -> Result<(), Refused> {
         let silent = silent(&self.raft);
@@ -299,7 +302,9 @@ fn learner_to_promote(node: &Node) -> Option<u64> {
     node.peers
         .members()
         .into_iter()
-        .filter(|(id, member)| member.promote && !metrics.membership_config.voter_ids().any(|v| v == *id))
+        .filter(|(id, member)| {
+            member.promote && !metrics.membership_config.voter_ids().any(|v| v == *id)
+        })
         .find(|(id, _)| {
             let matched = replication.get(id).copied().flatten().map(|log_id| log_id.index);
             matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= last)

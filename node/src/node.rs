@@ -5,10 +5,12 @@
 //! of the election and nothing more. Repeating a write is safe because it carries its session and
 //! seq; what the node cannot find out before the deadline, it reports as unknown.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_machine::{Request, Response, State};
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{Semaphore, watch};
 
 use crate::alarm::Alarms;
@@ -38,6 +40,21 @@ pub(crate) enum WriteFailed {
     Unknown(String),
 }
 
+/// When this process last heard from a leader.
+#[derive(Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<Option<Instant>>>);
+
+impl Heard {
+    pub(crate) fn now(&self) {
+        *self.0.lock().expect("no code panics while it holds this lock") = Some(runtime::now());
+    }
+
+    fn within(&self, duration: Duration) -> bool {
+        let last = *self.0.lock().expect("no code panics while it holds this lock");
+        last.is_some_and(|last| last.elapsed() <= duration)
+    }
+}
+
 /// Everything that serves calls.
 pub(crate) struct Node {
     pub(crate) config: Config,
@@ -54,6 +71,7 @@ pub(crate) struct Node {
     /// Held while the membership changes, also while the change waits for a quorum: that is what
     /// makes it one change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    pub(crate) heard: Heard,
     pub(crate) alarms: Alarms,
     /// Set once, by whatever makes the node stop by itself.
     pub(crate) stop_reason: watch::Sender<Option<String>>,
@@ -65,6 +83,23 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn held_calls() -> Semaphore {
         Semaphore::new(HELD_MAX)
+    }
+
+    /// Whether this node can serve linearizable calls now, as far as it knows: a leader that a
+    /// quorum has answered, or a follower that the leader has talked to, within two election
+    /// time-outs.
+    pub(crate) fn is_ready(&self) -> bool {
+        let recent = Duration::from_millis(2 * self.config.election_max_ms);
+        match self.lead.borrow().leader {
+            Leader::None => false,
+            Leader::Other(_) => self.heard.within(recent),
+            Leader::Me(_) => {
+                let alone = self.raft.voter_ids().count() == 1;
+                let metrics = self.raft.data_metrics();
+                let acked = metrics.borrow_watched().last_quorum_acked;
+                alone || acked.is_some_and(|acked| acked.elapsed() <= recent)
+            }
+        }
     }
 
     /// Makes the node stop, saying why; the first reason stands.
@@ -90,10 +125,7 @@ impl Node {
             return Ok(Response { revision, outcome: Err(refusal) });
         }
         if let Some(alarm) = self.alarms.refuses_writes() {
-            return Err(WriteFailed::NotApplied {
-                reason: NotProposed::Stopping,
-                message: alarm,
-            });
+            return Err(WriteFailed::NotApplied { reason: NotProposed::Stopping, message: alarm });
         }
         let mut unknown: Option<String> = None;
         loop {
@@ -122,7 +154,9 @@ impl Node {
             }
             if given_up {
                 return Err(match (unknown, failed) {
-                    (Some(cause), _) | (None, Failed::Unknown(cause)) => WriteFailed::Unknown(cause),
+                    (Some(cause), _) | (None, Failed::Unknown(cause)) => {
+                        WriteFailed::Unknown(cause)
+                    }
                     (None, Failed::NotProposed { reason, message }) => {
                         WriteFailed::NotApplied { reason, message }
                     }
@@ -187,9 +221,8 @@ fn left_behind() -> Failed {
 /// Returns once this node is in a later term, or does not lead its own any more.
 async fn moved_on(lead: &mut watch::Receiver<Lead>, term: u64) {
     let led = matches!(lead.borrow().leader, Leader::Me(_));
-    let moved = lead.wait_for(|lead| {
-        lead.term > term || (led && !matches!(lead.leader, Leader::Me(_)))
-    });
+    let moved =
+        lead.wait_for(|lead| lead.term > term || (led && !matches!(lead.leader, Leader::Me(_))));
     if moved.await.is_err() {
         // The node stops; the attempt itself then ends.
         std::future::pending().await

@@ -219,7 +219,11 @@ impl Worker {
         }
     }
 
-    fn answer(&self, answer: oneshot::Sender<Attempt>, outcome: Result<holdfast_machine::Reply, Refusal>) {
+    fn answer(
+        &self,
+        answer: oneshot::Sender<Attempt>,
+        outcome: Result<holdfast_machine::Reply, Refusal>,
+    ) {
         let revision = self.applied.state().header().revision;
         // Nobody waits any more: a refusal changed nothing.
         let _ = answer.send(Ok(Response { revision, outcome }));
@@ -237,8 +241,7 @@ impl Worker {
             if reads.barrier_here().await {
                 let quiet = key.is_some_and(|key| !lock(&on_their_way).contains_key(&key));
                 if quiet
-                    && let Admission::Answer(response) =
-                        applied.state().admit(&mut pending.request)
+                    && let Admission::Answer(response) = applied.state().admit(&mut pending.request)
                 {
                     // Nobody waits any more: nothing was written.
                     let _ = pending.answer.send(Ok(response));
@@ -257,8 +260,7 @@ impl Worker {
         let Open { requests, answers, keys, .. } = open;
         self.counters.entries.fetch_add(1, Ordering::Relaxed);
         self.counters.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
-        let entry =
-            Entry { clock_ms: epoch.clock_ms(), wall_ms: leadership::wall_ms(), requests };
+        let entry = Entry { clock_ms: epoch.clock_ms(), wall_ms: leadership::wall_ms(), requests };
         let bytes = match entry.encode() {
             Ok(bytes) => Bytes::from(bytes),
             Err(error) => {
@@ -268,8 +270,7 @@ impl Worker {
             }
         };
         let (responder, outcome) = ProgressResponder::complete_only();
-        let sent =
-            self.raft.write(Batch(bytes)).with_leader(epoch.term).responder(responder).await;
+        let sent = self.raft.write(Batch(bytes)).with_leader(epoch.term).responder(responder).await;
         let on_their_way = Arc::clone(&self.on_their_way);
         runtime::spawn(async move {
             let outcome = match sent {

@@ -29,18 +29,16 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 
 /// Runs work that seldom blocks where it is, letting other tasks move to another thread meanwhile.
 pub(crate) fn in_place<T>(work: impl FnOnce() -> T) -> T {
-    match tokio::runtime::Handle::current().runtime_flavor() {
-        tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
-        _ => work(),
+    let flavor = tokio::runtime::Handle::current().runtime_flavor();
+    if flavor == tokio::runtime::RuntimeFlavor::MultiThread {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
     }
 }
 
 pub(crate) async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
-}
-
-pub(crate) async fn sleep_until(deadline: Instant) {
-    tokio::time::sleep_until(deadline).await;
 }
 
 /// The future's result, or `None` once the deadline has passed.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use holdfast_node::store::{DataDir, DirError, Identity, LogStore, StateStore};
+use holdfast_node::store::{DataDir, DirError, Identity, LogStore, StateStore, sync};
 
 fn open(path: &Path) -> Result<DataDir, DirError> {
     DataDir::open(path, Arc::new(|_: &str| {}))
@@ -170,4 +170,14 @@ fn a_log_that_was_used_and_is_gone_is_not_begun_anew() {
     let error = LogStore::open(&open(temp.path()).expect("open")).err().expect("refused");
     assert_eq!(error.code(), "store-missing");
     assert!(!temp.path().join("log").exists());
+}
+
+// G1: this binary links the library like the shipped one does.
+#[test]
+fn a_binary_that_links_the_library_syncs_for_real() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let before = sync::count();
+    sync::prove(temp.path()).expect("proved");
+    assert!(sync::count() > before);
+    assert_eq!(sync::failed(), None);
 }

@@ -114,6 +114,17 @@ fn a_flood_of_writes_waits_instead_of_filling_memory() {
 }
 
 #[test]
+fn an_applied_index_that_goes_back_is_a_fault() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let (state, _) = open(temp.path());
+    write(&state, &[row("key", b"value")], 9);
+    write(&state, &[row("key", b"older")], 8);
+    let error = wait(|done| state.sync(done)).expect_err("refused");
+    assert!(error.to_string().contains("applied index 8 comes after 9"), "{error}");
+    state.write(Vec::new(), header(10), 10).expect_err("nothing goes on");
+}
+
+#[test]
 fn a_snapshot_replaces_everything() {
     let temp = tempfile::tempdir().expect("a directory");
     let (state, _) = open(temp.path());

@@ -6,7 +6,7 @@
 
 /// What clients call: one service a connector, and `Cluster` for sessions and members.
 pub mod v1 {
-    #![expect(missing_docs, clippy::all, reason = "generated from documented definitions")]
+    #![expect(missing_docs, reason = "generated from documented definitions")]
     tonic::include_proto!("holdfast.v1");
 
     /// The compiled definitions, for gRPC reflection.
@@ -17,6 +17,6 @@ pub mod v1 {
 /// What nodes say to each other; never offered to clients, and free to change between releases
 /// as long as two neighbouring ones understand each other.
 pub mod peer {
-    #![expect(missing_docs, clippy::all, reason = "generated from documented definitions")]
+    #![expect(missing_docs, reason = "generated from documented definitions")]
     tonic::include_proto!("holdfast.peer.v1");
 }

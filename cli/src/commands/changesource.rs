@@ -17,7 +17,7 @@ use crate::units::{human, millis};
 
 /// Carries out `holdfast changesource …`.
 pub(crate) async fn run(args: &ChangesourceArgs, output: Output) -> Outcome<Exit> {
-    let connection = Connection::open(&args.call)?;
+    let connection = Connection::open(&args.call, output)?;
     let done = match &args.verb {
         ChangesourceVerb::List { master, owned, free } => {
             let active = (*owned || *free).then_some(*owned);
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: &ChangesourceArgs, output: Output) -> Outcome<Exit
 
 /// The change source of that name, which must be there.
 pub(crate) async fn find(connection: &Connection, name: &str) -> Outcome<ChangeSource> {
-    let sources = connection.ok(connection.client.change_sources().list(None, None).await).await?;
+    let sources = connection.call(connection.client.change_sources().list(None, None)).await?;
     sources.into_iter().find(|source| source.name == name).ok_or_else(|| {
         Failure::new(Code::Absent, format!("there is no change source {name}"))
             .help("list them: holdfast changesource list")
@@ -63,7 +63,7 @@ async fn list(
     output: Output,
 ) -> Outcome<()> {
     let sources = connection.client.change_sources();
-    let mut found = connection.ok(sources.list(active, None).await).await?;
+    let mut found = connection.call(sources.list(active, None)).await?;
     if let Some(master) = master {
         found.retain(|s| s.claimant.as_ref().is_some_and(|c| c.master_name == master));
     }
@@ -111,19 +111,18 @@ async fn claim(
     output: Output,
 ) -> Outcome<()> {
     let sources = connection.client.change_sources();
-    let id = connection.ok(sources.find_id(name).await).await?;
+    let id = connection.call(sources.find_id(name)).await?;
     let claimed = match ttl {
         None => {
-            let master_id =
-                connection.ok(connection.client.masters().find_id(master).await).await?;
-            sources.set_master(id, master_id).await
+            let master_id = connection.call(connection.client.masters().find_id(master)).await?;
+            connection.call(sources.set_master(id, master_id)).await?
         }
         Some(ttl) => {
             let lease = open_lease(connection, master, ttl).await?;
-            sources.claim(lease, id).await
+            connection.call(sources.claim(lease, id)).await?
         }
     };
-    let fence = granted(name, master, connection.ok(claimed).await?)?;
+    let fence = granted(name, master, claimed)?;
     say_granted(output, "claimed", name, master, fence);
     Ok(())
 }
@@ -131,8 +130,8 @@ async fn claim(
 /// A lease that nobody renews, so that what is claimed under it is free again by itself.
 async fn open_lease(connection: &Connection, master: &str, ttl: Duration) -> Outcome<u64> {
     let masters = connection.client.masters();
-    let opened = masters.open_lease(master, &Instance::random(), ttl).await;
-    match connection.ok(opened).await? {
+    let instance = Instance::random();
+    match connection.call(masters.open_lease(master, &instance, ttl)).await? {
         OpenedLease::Granted(lease) => Ok(lease.id),
         OpenedLease::HeldBy(held) => Err(Failure::new(
             Code::LeaseHeld,
@@ -184,8 +183,8 @@ async fn release(
     let source = find(connection, name).await?;
     let sources = connection.client.change_sources();
     let is_released = match fence {
-        Some(token) => connection.ok(sources.release(source.id, token).await).await?,
-        None => connection.ok(sources.unset_master(source.id).await).await.map(|()| true)?,
+        Some(token) => connection.call(sources.release(source.id, token)).await?,
+        None => connection.call(sources.unset_master(source.id)).await.map(|()| true)?,
     };
     if !is_released {
         let owner = find(connection, name).await?.claimant;
@@ -216,9 +215,9 @@ async fn hand_over(
 ) -> Outcome<()> {
     let source = find(connection, name).await?;
     let sources = connection.client.change_sources();
-    let master_id = connection.ok(connection.client.masters().find_id(master).await).await?;
-    connection.ok(sources.unset_master(source.id).await).await?;
-    let claimed = connection.ok(sources.set_master(source.id, master_id).await).await?;
+    let master_id = connection.call(connection.client.masters().find_id(master)).await?;
+    connection.call(sources.unset_master(source.id)).await?;
+    let claimed = connection.call(sources.set_master(source.id, master_id)).await?;
     let fence = granted(name, master, claimed)?;
     say_granted(output, "moved", name, master, fence);
     Ok(())

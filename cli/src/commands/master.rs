@@ -14,7 +14,7 @@ use crate::units::{clock_time, human, millis};
 
 /// Carries out `holdfast master …`.
 pub(crate) async fn run(args: &MasterArgs, output: Output) -> Outcome<Exit> {
-    let connection = Connection::open(&args.call)?;
+    let connection = Connection::open(&args.call, output)?;
     let done = match &args.verb {
         MasterVerb::List => list(&connection, output).await,
         MasterVerb::Show { name } => show(&connection, name, output).await,
@@ -25,7 +25,7 @@ pub(crate) async fn run(args: &MasterArgs, output: Output) -> Outcome<Exit> {
 }
 
 async fn list(connection: &Connection, output: Output) -> Outcome<()> {
-    let masters = connection.ok(connection.client.masters().list().await).await?;
+    let masters = connection.call(connection.client.masters().list()).await?;
     let mut rows = table(&["MASTER", "STATE", "LEASE LEFT", "OWNS", "LAST ACTIVE"]);
     for master in &masters {
         rows.add_row([
@@ -43,7 +43,7 @@ async fn list(connection: &Connection, output: Output) -> Outcome<()> {
 async fn show(connection: &Connection, name: &str, output: Output) -> Outcome<()> {
     let master = find(connection, name).await?;
     let sources = connection.client.change_sources();
-    let owned = connection.ok(sources.list(None, Some(master.id)).await).await?;
+    let owned = connection.call(sources.list(None, Some(master.id))).await?;
     output.answer(&show_text(&master, &owned), || {
         let mut object = master_json(&master);
         object["schema"] = json!("holdfast.master/v1");
@@ -74,7 +74,7 @@ fn show_text(master: &Master, owned: &[ChangeSource]) -> String {
 async fn expire(connection: &Connection, name: &str, output: Output) -> Outcome<()> {
     let master = find(connection, name).await?;
     let masters = connection.client.masters();
-    let changed = connection.ok(masters.set_state(master.id, false).await).await?;
+    let changed = connection.call(masters.set_state(master.id, false)).await?;
     let freed = usize::try_from(master.claims).unwrap_or(usize::MAX);
     let text = match (changed, freed) {
         (false, 0) => format!("{name} was inactive already"),
@@ -92,7 +92,7 @@ async fn expire(connection: &Connection, name: &str, output: Output) -> Outcome<
 }
 
 async fn find(connection: &Connection, name: &str) -> Outcome<Master> {
-    let masters = connection.ok(connection.client.masters().list().await).await?;
+    let masters = connection.call(connection.client.masters().list()).await?;
     masters.into_iter().find(|master| master.name == name).ok_or_else(|| {
         Failure::new(Code::Absent, format!("there is no master {name}"))
             .help("list them: holdfast master list")

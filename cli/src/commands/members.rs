@@ -1,5 +1,6 @@
 //! `holdfast members`: who belongs to the cluster, and changing that.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use holdfast_client::{Member, Members};
@@ -10,6 +11,7 @@ use crate::codes::{Code, Exit};
 use crate::connect::Connection;
 use crate::endpoints;
 use crate::errors::{Failure, Outcome};
+use crate::local::signals;
 use crate::names::{NodeRef, node_name};
 use crate::output::{Output, table};
 use crate::probe::{NODE_WITHIN, NodeStatus, Probe, leader};
@@ -18,7 +20,7 @@ use crate::units::human;
 
 /// Carries out `holdfast members …`.
 pub(crate) async fn run(args: &MembersArgs, output: Output) -> Outcome<Exit> {
-    let connection = Connection::open(&args.call)?;
+    let connection = Connection::open(&args.call, output)?;
     let endpoints = endpoints::resolve(&args.call.cluster)?;
     let timeout = args.call.timeout;
     match &args.verb {
@@ -26,7 +28,15 @@ pub(crate) async fn run(args: &MembersArgs, output: Output) -> Outcome<Exit> {
         Some(MembersVerb::List { local }) => {
             list(&connection, &endpoints, *local, output).await?;
         }
-        Some(MembersVerb::Remove { node }) => remove(&connection, *node, output).await?,
+        Some(MembersVerb::Remove { node }) => {
+            let removed = remove(&connection, *node).await?;
+            let local = endpoints::local(&args.call.cluster)?;
+            let retired = match local {
+                Some((places, _)) => signals::retire(&places, &removed.endpoint).await?,
+                None => None,
+            };
+            removed.print(retired, output);
+        }
         Some(MembersVerb::Lead { node }) => {
             lead(&connection, &endpoints, *node, timeout, output).await?;
         }
@@ -42,10 +52,9 @@ async fn list(
 ) -> Outcome<()> {
     let cluster = connection.client.cluster();
     let members = match local {
-        true => cluster.members_local().await,
-        false => cluster.members().await,
+        true => connection.call(cluster.members_local()).await?,
+        false => connection.call(cluster.members()).await?,
     };
-    let members = connection.ok(members).await?;
     // Each node knows best how far it is; the leader's view stands in for those that are away.
     let seen = Probe::new(endpoints).answering().await;
     let mut rows = table(&["NODE", "ROLE", "VOTER", "ADDRESS", "APPLIED", "SILENT"]);
@@ -106,23 +115,47 @@ fn row(members: &Members, member: &Member, seen: &[NodeStatus]) -> Value {
     })
 }
 
-async fn remove(connection: &Connection, node: NodeRef, output: Output) -> Outcome<()> {
-    let members = connection.ok(connection.client.cluster().members().await).await?;
+/// A member that was taken out.
+struct Removed {
+    name: String,
+    endpoint: String,
+    voters_left: usize,
+}
+
+impl Removed {
+    /// Says so, and what became of its process if it was one of the local cluster.
+    fn print(&self, retired: Option<PathBuf>, output: Output) {
+        let left = roles::counted(self.voters_left, "voter");
+        let then = match &retired {
+            Some(data) => format!("it was stopped, and its data stays in {}", data.display()),
+            None => "stop its process if it still runs".to_owned(),
+        };
+        output.answer(&format!("removed {}; {left} left; {then}", self.name), || {
+            json!({
+                "schema": "holdfast.members.remove/v1",
+                "node": self.name,
+                "voters": self.voters_left,
+                "stopped": retired.is_some(),
+            })
+        });
+    }
+}
+
+async fn remove(connection: &Connection, node: NodeRef) -> Outcome<Removed> {
+    let members = connection.call(connection.client.cluster().members()).await?;
     let id = match node {
         NodeRef::Id(id) => id,
         NodeRef::Leader => members.header.leader_id,
     };
-    if !members.members.iter().any(|member| member.node_id == id) {
+    let Some(member) = members.members.iter().find(|member| member.node_id == id) else {
         return Err(no_member(&members, id));
-    }
-    connection.ok(connection.client.cluster().remove(id).await).await?;
-    let left = members.members.iter().filter(|m| m.voter && m.node_id != id).count();
-    let name = node_name(id);
-    output.answer(
-        &format!("removed {name}; {} left", roles::counted(left, "voter")),
-        || json!({ "schema": "holdfast.members.remove/v1", "node": name, "voters": left }),
-    );
-    Ok(())
+    };
+    connection.call(connection.client.cluster().remove(id)).await?;
+    Ok(Removed {
+        name: node_name(id),
+        endpoint: member.client_endpoint.clone(),
+        voters_left: members.members.iter().filter(|m| m.voter && m.node_id != id).count(),
+    })
 }
 
 fn no_member(members: &Members, id: u64) -> Failure {
@@ -140,7 +173,7 @@ async fn lead(
     output: Output,
 ) -> Outcome<()> {
     let begin = Instant::now();
-    let members = connection.ok(connection.client.cluster().members().await).await?;
+    let members = connection.call(connection.client.cluster().members()).await?;
     let before = members.header.leader_id;
     let to = match node {
         None => None,
@@ -152,7 +185,7 @@ async fn lead(
     {
         return Err(no_member(&members, id));
     }
-    connection.ok(connection.client.cluster().move_lead(to).await).await?;
+    connection.call(connection.client.cluster().move_lead(to)).await?;
     let probe = Probe::new(endpoints);
     loop {
         let seen = probe.answering().await;

@@ -21,7 +21,7 @@ const STDIN_MAX: u64 = 2 << 20;
 
 /// Carries out `holdfast state …`.
 pub(crate) async fn run(args: &StateArgs, output: Output) -> Outcome<Exit> {
-    let connection = Connection::open(&args.call)?;
+    let connection = Connection::open(&args.call, output)?;
     let done = carry_out(&connection, &args.verb, output).await;
     connection.close().await;
     done
@@ -59,10 +59,10 @@ async fn get(
     let state = connection.client.state();
     let id = existing(connection, &state, object).await?;
     let found = match local {
-        true => state.get_local(id, key).await,
-        false => state.get(id, key).await,
+        true => connection.call(state.get_local(id, key)).await?,
+        false => connection.call(state.get(id, key)).await?,
     };
-    let Some(value) = connection.ok(found).await? else { return Err(no_key(object, key)) };
+    let Some(value) = found else { return Err(no_key(object, key)) };
     match output.format {
         Format::Text => output.raw(&value.bytes),
         Format::Json | Format::Jsonl => output.answer("", || {
@@ -95,13 +95,14 @@ async fn set(
         How::Plainly | How::If(_) => None,
         How::Fenced(fence) => Some(fenced(connection, fence).await?),
     };
-    let id = connection.ok(state.get_object_id(&object.name, &object.class).await).await?;
+    let id = connection.call(state.get_object_id(&object.name, &object.class)).await?;
     let written = match (&how, fence) {
-        (_, Some(fence)) => state.set_fenced(id, key, value, fence).await,
-        (How::If(revision), None) => state.set_if(id, key, value, *revision).await,
-        (How::Plainly | How::Fenced(_), None) => state.set(id, key, value).await,
+        (_, Some(fence)) => connection.call(state.set_fenced(id, key, value, fence)).await?,
+        (How::If(revision), None) => {
+            connection.call(state.set_if(id, key, value, *revision)).await?
+        }
+        (How::Plainly | How::Fenced(_), None) => connection.call(state.set(id, key, value)).await?,
     };
-    let written = connection.ok(written).await?;
     output.answer(&set_text(&written), || {
         json!({
             "schema": "holdfast.state.set/v1",
@@ -137,8 +138,8 @@ async fn create(
     output: Output,
 ) -> Outcome<Exit> {
     let state = connection.client.state();
-    let id = connection.ok(state.get_object_id(&object.name, &object.class).await).await?;
-    let created = connection.ok(state.create(id, key, value).await).await?;
+    let id = connection.call(state.get_object_id(&object.name, &object.class)).await?;
+    let created = connection.call(state.create(id, key, value)).await?;
     output.answer(&create_text(&created), || {
         json!({
             "schema": "holdfast.state.create/v1",
@@ -168,7 +169,7 @@ async fn delete(
 ) -> Outcome<Exit> {
     let state = connection.client.state();
     let id = existing(connection, &state, object).await?;
-    if !connection.ok(state.delete(id, key).await).await? {
+    if !connection.call(state.delete(id, key)).await? {
         return Err(no_key(object, key));
     }
     output.answer("deleted", || {
@@ -185,7 +186,7 @@ async fn delete(
 async fn list(connection: &Connection, object: &ObjectName, output: Output) -> Outcome<Exit> {
     let state = connection.client.state();
     let id = existing(connection, &state, object).await?;
-    let items = connection.ok(state.list(id).await).await?;
+    let items = connection.call(state.list(id)).await?;
     let mut rows = table(&["KEY", "REVISION", "VALUE"]);
     for item in &items {
         rows.add_row([item.name.clone(), item.mod_revision.to_string(), shown(&item.bytes)]);
@@ -209,7 +210,7 @@ fn item(object: &ObjectName, key: &str, bytes: &[u8], mod_revision: u64) -> Valu
 }
 
 async fn list_objects(connection: &Connection, output: Output) -> Outcome<Exit> {
-    let objects = connection.ok(connection.client.state().list_objects().await).await?;
+    let objects = connection.call(connection.client.state().list_objects()).await?;
     let mut rows = table(&["OBJECT", "ID"]);
     let mut json = Vec::new();
     for object in objects {
@@ -223,7 +224,7 @@ async fn list_objects(connection: &Connection, output: Output) -> Outcome<Exit> 
 
 /// The id of an object that must be there.
 async fn existing(connection: &Connection, state: &State, object: &ObjectName) -> Outcome<i64> {
-    let id = connection.ok(state.find_object_id(&object.name, &object.class).await).await?;
+    let id = connection.call(state.find_object_id(&object.name, &object.class)).await?;
     id.ok_or_else(|| {
         Failure::new(Code::Absent, format!("there is no object {object}"))
             .help("list them: holdfast state list")

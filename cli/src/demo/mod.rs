@@ -98,14 +98,17 @@ async fn acts(args: &DemoArgs, places: &Places, output: Output) -> Outcome<Exit>
     tale.say("\nKill the leader with SIGKILL while a client writes.");
     let killed = leader_kill::run(places, &endpoints).await?;
     tale.act(&format!("  {}", killed.sentence()), killed.json());
+    let restart = Instant::now();
     start_one(places, killed.node, output).await?;
-    let back = whole_again(&endpoints).await?;
+    whole_again(&endpoints).await?;
     let name = crate::names::node_name(killed.node);
-    tale.say(&format!("  {name} is back and caught up after {}.", human(back)));
+    tale.say(&format!("  {name} is started again, and back after {}.", human(restart.elapsed())));
 
     tale.say("\nKill a master that owns a change source.");
     let handover = fail_over(&endpoints, args.ttl).await?;
-    tale.act(&format!("  {}", handover.sentence()), handover.json());
+    let mut json = handover.json();
+    json["act"] = json!("fail-over");
+    tale.act(&format!("  {}", handover.sentence()), json);
 
     let took = begin.elapsed();
     match output.format {
@@ -121,14 +124,14 @@ async fn acts(args: &DemoArgs, places: &Places, output: Output) -> Outcome<Exit>
     Ok(Exit::Done)
 }
 
-/// Waits until all nodes answer and follow; returns how long that took.
-async fn whole_again(endpoints: &[String]) -> Outcome<Duration> {
+/// Waits until all nodes answer and follow.
+async fn whole_again(endpoints: &[String]) -> Outcome<()> {
     let begin = Instant::now();
     let probe = Probe::new(endpoints);
     loop {
         let assessment = look(&probe).await;
         if assessment.verdict == Verdict::Healthy {
-            return Ok(begin.elapsed());
+            return Ok(());
         }
         if begin.elapsed() > READY_WITHIN {
             return Err(assessment.failure().unwrap_or_else(|| {

@@ -72,6 +72,10 @@ pub(crate) async fn run(places: &Places, purge: bool, output: Output) -> Outcome
     forget_processes(places).await?;
     if purge {
         purge_files(places, &cluster).await?;
+        for node in cluster.nodes.iter().filter(|node| !node.made_here) {
+            let dir = node.data_dir.display();
+            output.note(&format!("{dir} was left: it held something before the cluster was made"));
+        }
     }
     let stopped: Vec<String> = ended
         .iter()
@@ -168,8 +172,9 @@ async fn forget_processes(places: &Places) -> Outcome<()> {
 /// Deletes what we made: the nodes' directories, and the data directory if nothing else is in it.
 async fn purge_files(places: &Places, cluster: &LocalCluster) -> Outcome<()> {
     let _lock = Lock::take(places).await?;
-    for node in &cluster.nodes {
-        gone(fs::remove_dir_all(&node.data_dir), &node.data_dir)?;
+    let ours = cluster.nodes.iter().filter(|node| node.made_here).map(|node| &node.data_dir);
+    for dir in ours.chain(&cluster.retired) {
+        gone(fs::remove_dir_all(dir), dir)?;
     }
     // Other things may be in there, and then it stays.
     let _stays = fs::remove_dir(&cluster.data_dir);

@@ -17,6 +17,7 @@ use super::state_file::LocalCluster;
 use crate::args::StandInArgs;
 use crate::codes::{Code, Exit};
 use crate::connect::Connection;
+use crate::endpoints;
 use crate::errors::{Failure, Outcome};
 use crate::output::{Output, print_line};
 use crate::progress::Progress;
@@ -209,7 +210,8 @@ async fn check_fences(
 
 /// `holdfast __master`: claims, says so, and holds on until it is killed or loses its lease.
 pub(crate) async fn stand_in(args: &StandInArgs) -> Outcome<Exit> {
-    let connection = Connection::open(&args.call)?;
+    let endpoints = endpoints::resolve(&args.call.cluster)?;
+    let connection = Connection::to(endpoints, &args.call.namespace, args.call.timeout);
     let client: &Client = &connection.client;
     let holder = hold(&connection, &args.master, args.ttl).await?;
     let sources = client.change_sources();

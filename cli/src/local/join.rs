@@ -15,7 +15,7 @@ use crate::codes::Code;
 use crate::errors::{Failure, Outcome};
 use crate::names::node_name;
 use crate::output::Output;
-use crate::probe::{self, Probe};
+use crate::probe::{self, NodeStatus, Probe};
 use crate::progress::Progress;
 use crate::roles::can_fail;
 use crate::units::{human, millis};
@@ -29,9 +29,11 @@ pub(crate) async fn run(places: &Places, timeout: Duration, output: Output) -> O
     let probe = Probe::eager(&cluster.endpoints());
     let mut wait = Wait { probe, started: &mut started, deadline };
     let joined = async {
-        wait.until_all_vote(&[id]).await?;
+        wait.until_votes(id).await?;
         let revision = ready::write(&cluster.endpoints(), deadline).await?;
-        wait.until_applied(revision).await
+        wait.until_applied(id, revision).await?;
+        // All of them, for the count of those that can still fail.
+        Ok(wait.probe.answering().await)
     };
     let seen = match joined.await {
         Ok(seen) => seen,
@@ -43,11 +45,11 @@ pub(crate) async fn run(places: &Places, timeout: Duration, output: Output) -> O
     drop(waiting);
     note_joined(places, id).await?;
     let line = NodeLine::of(cluster.node(id)?, &seen);
-    let voters = probe::leader(&seen).map_or(0, |leader| ready::voters(leader).len());
-    let can_lose = voters.saturating_sub(1) / 2;
+    let (answering, voters) = count(&seen);
+    let can_lose = answering.saturating_sub(voters / 2 + 1);
     let took = begin.elapsed();
     let text = format!(
-        "{}\nJoined in {}: {} caught up and votes, {voters} of {voters} voters. {}\n\n  Look    \
+        "{}\nJoined in {}: {} caught up and votes, {answering} of {voters} voters. {}\n\n  Look    \
          holdfast members{flag}\n  Remove  holdfast members remove {}{flag}",
         line.text(),
         human(took),
@@ -62,10 +64,18 @@ pub(crate) async fn run(places: &Places, timeout: Duration, output: Output) -> O
             "node": line.json(),
             "joined_ms": millis(took),
             "voters": voters,
+            "voters_answering": answering,
             "can_lose": can_lose,
         })
     });
     Ok(())
+}
+
+/// How many voters answer, and how many there are.
+fn count(seen: &[NodeStatus]) -> (usize, usize) {
+    let voters = probe::leader(seen).map(ready::voters).unwrap_or_default();
+    let answering = seen.iter().filter(|s| voters.contains(&s.header.node_id)).count();
+    (answering, voters.len())
 }
 
 /// Starts the new node behind the last one.
@@ -88,6 +98,12 @@ async fn launch(places: &Places) -> Outcome<(LocalCluster, u64, Vec<Started>)> {
     let (client_port, peer_port) = next_ports(&cluster)?;
     let id = cluster.add(places, client_port, peer_port);
     let node = cluster.node_mut(id)?;
+    if !node.made_here {
+        let dir = node.data_dir.display();
+        return Err(Failure::new(Code::ForeignDirectory, format!("{dir} holds something already"))
+            .cause("a node that joins begins with an empty directory")
+            .help("move it away, and join again"));
+    }
     let started = vec![spawn(node, &Start::Join(running))?];
     cluster.save(places, &lock)?;
     Ok((cluster, id, started))

@@ -32,6 +32,11 @@ impl Wait<'_> {
         self.until(|seen| all_vote(seen, wanted)).await
     }
 
+    /// Until this node votes and follows whoever leads, whatever the others do.
+    pub(crate) async fn until_votes(&mut self, id: u64) -> Outcome<Vec<NodeStatus>> {
+        self.until(|seen| follows(seen, leading(seen)?, id)).await
+    }
+
     /// Until this node answers, whatever it knows.
     pub(crate) async fn until_answers(&mut self, id: u64) -> Outcome<Vec<NodeStatus>> {
         self.until(|seen| match seen.iter().any(|s| s.header.node_id == id) {
@@ -41,9 +46,21 @@ impl Wait<'_> {
         .await
     }
 
-    /// Until every voter has applied this revision; returns how many have, and of how many.
-    pub(crate) async fn until_applied(&mut self, revision: u64) -> Outcome<Vec<NodeStatus>> {
-        self.until(|seen| applied_by_all(seen, revision)).await
+    /// Until every voter has applied this revision.
+    pub(crate) async fn until_all_applied(&mut self, revision: u64) -> Outcome<Vec<NodeStatus>> {
+        self.until(|seen| {
+            voters(leading(seen)?).into_iter().try_for_each(|id| has_applied(seen, id, revision))
+        })
+        .await
+    }
+
+    /// Until this node has applied this revision.
+    pub(crate) async fn until_applied(
+        &mut self,
+        id: u64,
+        revision: u64,
+    ) -> Outcome<Vec<NodeStatus>> {
+        self.until(|seen| has_applied(seen, id, revision)).await
     }
 
     async fn until(
@@ -99,36 +116,73 @@ async fn write_with(client: &Client) -> Result<u64, holdfast_client::Error> {
 }
 
 fn all_vote(seen: &[NodeStatus], wanted: &[u64]) -> Result<(), String> {
-    let leader = probe::leader(seen).ok_or("no node leads yet")?;
-    if !leader.ready {
-        return Err(format!("{} leads, but cannot commit yet", node_name(leader.header.node_id)));
-    }
+    let leader = leading(seen)?;
     let voters = voters(leader);
-    if let Some(id) = wanted.iter().find(|id| !voters.contains(id)) {
-        return Err(format!("{} does not vote yet", node_name(*id)));
-    }
-    for id in voters {
-        let Some(status) = seen.iter().find(|s| s.header.node_id == id) else {
-            return Err(format!("{} does not answer", node_name(id)));
-        };
-        if status.header.leader_id != leader.header.node_id || !status.ready {
-            return Err(format!("{} does not follow the leader yet", node_name(id)));
-        }
-    }
-    Ok(())
+    voters.iter().chain(wanted).try_for_each(|id| follows(seen, leader, *id))
 }
 
-fn applied_by_all(seen: &[NodeStatus], revision: u64) -> Result<(), String> {
-    let leader = probe::leader(seen).ok_or("no node leads")?;
-    let behind =
-        |id: &u64| !seen.iter().any(|s| s.header.node_id == *id && s.header.revision >= revision);
-    match voters(leader).into_iter().find(behind) {
-        Some(id) => Err(format!("{} has not applied revision {revision} yet", node_name(id))),
-        None => Ok(()),
+/// A leader that can commit.
+fn leading(seen: &[NodeStatus]) -> Result<&NodeStatus, String> {
+    let leader = probe::leader(seen).ok_or("no node leads yet")?;
+    match leader.ready {
+        true => Ok(leader),
+        false => Err(format!("{} leads, but cannot commit yet", node_name(leader.header.node_id))),
+    }
+}
+
+fn follows(seen: &[NodeStatus], leader: &NodeStatus, id: u64) -> Result<(), String> {
+    let name = node_name(id);
+    if !voters(leader).contains(&id) {
+        return Err(format!("{name} does not vote yet"));
+    }
+    match seen.iter().find(|status| status.header.node_id == id) {
+        None => Err(format!("{name} does not answer")),
+        Some(s) if s.header.leader_id != leader.header.node_id || !s.ready => {
+            Err(format!("{name} does not follow the leader yet"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn has_applied(seen: &[NodeStatus], id: u64, revision: u64) -> Result<(), String> {
+    match seen.iter().any(|s| s.header.node_id == id && s.header.revision >= revision) {
+        true => Ok(()),
+        false => Err(format!("{} has not applied revision {revision} yet", node_name(id))),
     }
 }
 
 /// The voters as one node knows them.
 pub(crate) fn voters(status: &NodeStatus) -> BTreeSet<u64> {
     status.members.iter().filter(|m| m.voter).map(|m| m.node_id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! When a cluster counts as ready.
+    use super::*;
+    use crate::testing::{member, node_status};
+
+    fn seen(answering: &[u64], leader: u64) -> Vec<NodeStatus> {
+        let members: Vec<_> = (1..=3).map(|id| member(id, id < 3)).collect();
+        answering.iter().map(|id| node_status(*id, leader, &members)).collect()
+    }
+
+    #[test]
+    fn all_voters_have_to_follow() {
+        assert_eq!(all_vote(&seen(&[1, 2, 3], 2), &[1, 2]), Ok(()));
+        assert_eq!(all_vote(&seen(&[1, 2, 3], 2), &[3]), Err("n3 does not vote yet".into()));
+        assert_eq!(all_vote(&seen(&[2], 2), &[]), Err("n1 does not answer".into()));
+        assert_eq!(all_vote(&seen(&[1, 2], 0), &[]), Err("no node leads yet".into()));
+        let mut split = seen(&[1, 2], 2);
+        split[0].header.leader_id = 1;
+        assert_eq!(all_vote(&split, &[]), Err("n1 does not follow the leader yet".into()));
+    }
+
+    #[test]
+    fn a_joining_node_does_not_wait_for_those_that_are_away() {
+        let seen = seen(&[2], 2);
+        assert_eq!(follows(&seen, leading(&seen).unwrap(), 2), Ok(()));
+        assert_eq!(has_applied(&seen, 2, 40), Ok(()));
+        assert_eq!(has_applied(&seen, 2, 41), Err("n2 has not applied revision 41 yet".into()));
+    }
 }

@@ -1,5 +1,6 @@
 //! Breaking and mending single nodes: kill, stop, start, restart, pause, resume.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -172,6 +173,25 @@ async fn launch(places: &Places, id: u64) -> Outcome<(LocalNode, Vec<Started>)> 
     let node = node.clone();
     cluster.save(places, &lock)?;
     Ok((node, started))
+}
+
+/// Stops a node that is no member any more, and forgets it; its data stays, and where that is is
+/// returned. None if no node of this cluster has that endpoint.
+pub(crate) async fn retire(places: &Places, endpoint: &str) -> Outcome<Option<PathBuf>> {
+    let cluster = LocalCluster::require(places)?;
+    let Some(node) = cluster.nodes.iter().find(|node| node.endpoint == endpoint) else {
+        return Ok(None);
+    };
+    ask_to_stop(node)?;
+    finish(node, stop_within()).await?;
+    let lock = Lock::take(places).await?;
+    let mut fresh = LocalCluster::require(places)?;
+    fresh.nodes.retain(|other| other.id != node.id);
+    if node.made_here {
+        fresh.retired.push(node.data_dir.clone());
+    }
+    fresh.save(places, &lock)?;
+    Ok(Some(node.data_dir.clone()))
 }
 
 /// Notes that a node has no process.

@@ -158,6 +158,7 @@ mod tests {
             endpoint: "127.0.0.1:7490".to_owned(),
             peer: "127.0.0.1:7491".to_owned(),
             data_dir: "/d/n2".into(),
+            made_here: true,
             log: "/l/n2.log".into(),
             joined: false,
             process: None,

@@ -37,6 +37,8 @@ pub(crate) struct LocalCluster {
     pub(crate) next_node: u64,
     /// In the order of their numbers.
     pub(crate) nodes: Vec<LocalNode>,
+    /// Data of nodes that were removed, for whoever deletes the cluster.
+    pub(crate) retired: Vec<PathBuf>,
 }
 
 /// A node of a local cluster.
@@ -52,6 +54,9 @@ pub(crate) struct LocalNode {
     pub(crate) peer: String,
     /// Its data.
     pub(crate) data_dir: PathBuf,
+    /// Whether that directory was ours from the beginning; one that held something before is never
+    /// deleted.
+    pub(crate) made_here: bool,
     /// Its output.
     pub(crate) log: PathBuf,
     /// Whether it has been a voter: from then on it is started without telling it how to become
@@ -88,6 +93,7 @@ impl LocalCluster {
             data_dir,
             next_node: 1,
             nodes: Vec::new(),
+            retired: Vec::new(),
         }
     }
 
@@ -95,11 +101,13 @@ impl LocalCluster {
     pub(crate) fn add(&mut self, places: &Places, client_port: u16, peer_port: u16) -> u64 {
         let id = self.next_node;
         self.next_node += 1;
+        let data_dir = self.data_dir.join(node_name(id));
         self.nodes.push(LocalNode {
             id,
             endpoint: format!("127.0.0.1:{client_port}"),
             peer: format!("127.0.0.1:{peer_port}"),
-            data_dir: self.data_dir.join(node_name(id)),
+            made_here: is_absent_or_empty(&data_dir),
+            data_dir,
             log: places.log_file(id),
             joined: false,
             process: None,
@@ -218,6 +226,13 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+fn is_absent_or_empty(dir: &Path) -> bool {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
 fn replace_file(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut aside = tempfile::NamedTempFile::new_in(dir)?;
     aside.write_all(bytes)?;
@@ -281,6 +296,19 @@ mod tests {
         assert_eq!(loaded.node(3).unwrap_err().code, Code::NoSuchNode);
         let text = fs::read_to_string(places.state_file()).unwrap();
         assert!(text.contains("\"node\": \"n1\""), "{text}");
+    }
+
+    #[test]
+    fn a_directory_that_holds_something_is_not_ours() {
+        let (_dir, places) = places();
+        fs::create_dir_all(places.data_dir.join("n1")).unwrap();
+        fs::create_dir_all(places.data_dir.join("n2/keep")).unwrap();
+        let mut cluster = LocalCluster::new(&places, places.data_dir.clone());
+        for port in [7480, 7490, 7500] {
+            cluster.add(&places, port, port + 1);
+        }
+        let ours: Vec<bool> = cluster.nodes.iter().map(|node| node.made_here).collect();
+        assert_eq!(ours, [true, false, true]);
     }
 
     #[tokio::test]

@@ -80,8 +80,7 @@ impl Launch {
             None => new_cluster(places, wish)?,
         };
         require_ports(&cluster)?;
-        let has_data = cluster.nodes.iter().any(|node| node.data_dir.exists());
-        let is_new = loaded.is_none() && !has_data;
+        let is_new = loaded.is_none() && cluster.nodes.iter().all(|node| node.made_here);
         let mut launch = Self { cluster, started: Vec::new(), is_new };
         for node in &mut launch.cluster.nodes {
             let start = match (node.joined, node.id) {
@@ -125,7 +124,7 @@ impl Launch {
         }
         wait.until_all_vote(&joining).await?;
         let revision = ready::write(&endpoints, deadline).await?;
-        let seen = wait.until_applied(revision).await?;
+        let seen = wait.until_all_applied(revision).await?;
         self.note_joined(places).await?;
         Ok(seen)
     }

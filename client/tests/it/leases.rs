@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::fake::{Action, Gate, Node, client, in_time};
 use holdfast_client::{
-    Applied, BootTime, Claimed, Client, Error, Instance, LeaseHolder, Loss, Opened,
+    Applied, BootTime, Claimed, Client, Error, Instance, LeaseHolder, Loss, Opened, Origin,
 };
 use tonic::Code;
 
@@ -187,6 +187,25 @@ async fn dropped_holder_renews_no_more() -> Result<(), Error> {
     let seen = node.seen("keep_alive").len();
     tokio::time::sleep(TTL).await;
     assert_eq!(node.seen("keep_alive").len(), seen);
+    Ok(())
+}
+
+// M3
+#[tokio::test]
+async fn holder_keeps_the_secret_file_locked() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("instance");
+    let node = Node::start(1).await;
+    let client = client(&[&node]);
+    let instance = Instance::from_file(&path)?;
+    let ttl = Duration::from_secs(60);
+    let Opened::Granted(holder) = LeaseHolder::open(&client, "master-a", &instance, ttl).await?
+    else {
+        panic!("it is free");
+    };
+    drop(instance);
+    assert_eq!(Instance::from_file(&path)?.origin(), Origin::Unlocked);
+    drop(holder);
     Ok(())
 }
 

@@ -115,7 +115,8 @@ async fn claim_all(
     while !wanted.is_empty() {
         tries.tick().await;
         let sent_us = now_us();
-        let claims = wanted.iter().map(|&source| async move { (source, holder.claim(source).await) });
+        let claims =
+            wanted.iter().map(|&source| async move { (source, holder.claim(source).await) });
         let answers = futures::future::join_all(claims).await;
         let at_us = now_us();
         for (source, claimed) in answers {
@@ -132,10 +133,8 @@ async fn claim_all(
     }
     say(&Event::AllGranted { at_us: now_us() });
     let first = args.sources.first().and_then(|source| tokens.get_key_value(source));
-    granted.send_replace(first.map(|(source, token)| Fence {
-        change_source: *source,
-        token: *token,
-    }));
+    granted
+        .send_replace(first.map(|(source, token)| Fence { change_source: *source, token: *token }));
     Ok(())
 }
 
@@ -201,7 +200,8 @@ impl Args {
             let value = words.next().with_context(|| format!("{name} needs a value"))?;
             given.insert(name, value);
         }
-        let mut take = |name: &str| given.remove(name).with_context(|| format!("{name} is missing"));
+        let mut take =
+            |name: &str| given.remove(name).with_context(|| format!("{name} is missing"));
         let list = |text: String| -> Vec<String> {
             text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
         };

@@ -1,5 +1,5 @@
 //! The generated clients of one node, without a library between: what is sent is what was meant.
-#![expect(unreachable_pub, missing_docs, reason = "a module of test programs")]
+#![expect(unreachable_pub, reason = "a module of test programs")]
 
 use anyhow::Context as _;
 use holdfast_cluster_tests::Cluster;
@@ -33,9 +33,9 @@ impl Raw {
             let channel = Channel::from_shared(endpoint)?.connect().await?;
             let mut raw = Raw {
                 state: StateClient::new(channel.clone()),
-                pub masters: MastersClient::new(channel.clone()),
-                pub sources: ChangeSourcesClient::new(channel.clone()),
-                pub cluster: ClusterClient::new(channel),
+                masters: MastersClient::new(channel.clone()),
+                sources: ChangeSourcesClient::new(channel.clone()),
+                cluster: ClusterClient::new(channel),
                 session: 0,
                 seq: 0,
                 namespace: String::new(),
@@ -86,8 +86,7 @@ impl Raw {
         value: &[u8],
     ) -> Answer<()> {
         let (name, value) = (name.to_owned(), value.to_vec());
-        let request =
-            v1::SetStateRequest { context, object_id, name, value, ..Default::default() };
+        let request = v1::SetStateRequest { context, object_id, name, value, ..Default::default() };
         self.state.set_state(request).await.map(drop)
     }
 
@@ -137,12 +136,8 @@ impl Raw {
 
     pub async fn set_master_state(&mut self, master_id: i64) -> Answer<bool> {
         let context = self.context();
-        let request = v1::SetMasterStateRequest {
-            context,
-            master_id,
-            active: true,
-            ..Default::default()
-        };
+        let request =
+            v1::SetMasterStateRequest { context, master_id, active: true, ..Default::default() };
         Ok(self.masters.set_master_state(request).await?.into_inner().changed)
     }
 

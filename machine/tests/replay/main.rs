@@ -63,7 +63,7 @@ impl History {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         History {
-            generator: Generator::new(random.fork(), seed % 10 == 0),
+            generator: Generator::new(random.fork(), seed.is_multiple_of(10)),
             random,
             model: Model::default(),
             leader: State::new(),

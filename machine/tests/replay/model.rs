@@ -14,6 +14,12 @@ type Source = (String, i64);
 /// An item: its namespace, object and name.
 type Item = (String, i64, String);
 
+/// A value, and the session and revision of every write to it since it was created.
+struct Value {
+    value: Bytes,
+    writes: Vec<(u64, u64)>,
+}
+
 #[derive(Default)]
 pub(crate) struct Model {
     /// The first outcome of each write.
@@ -24,7 +30,7 @@ pub(crate) struct Model {
     ended: BTreeSet<(Source, u64)>,
     /// The present claims, as they were seen after the last entry.
     claims: BTreeMap<Source, (i64, u64)>,
-    items: BTreeMap<Item, Bytes>,
+    items: BTreeMap<Item, Value>,
     ids: BTreeMap<String, i64>,
     last_revision: u64,
 }
@@ -81,7 +87,10 @@ impl Model {
     fn check_outcome(&mut self, request: &Request, response: &Response) {
         let Ok(reply) = &response.outcome else { return };
         match (&request.command, reply) {
-            (Command::State(command), Reply::State(reply)) => self.check_state(command, reply),
+            (Command::State(command), Reply::State(reply)) => {
+                let session = request.origin.expect("writes have a session").session;
+                self.check_state(command, reply, (session, response.revision));
+            }
             (Command::ChangeSources(command), Reply::ChangeSources(reply)) => {
                 self.check_grant(command, reply, response.revision);
             }
@@ -106,37 +115,49 @@ impl Model {
         self.ids.insert(name, id);
     }
 
-    /// S3, S4: what a write says it did is what it did.
-    fn check_state(&mut self, command: &state::Command, reply: &state::Reply) {
+    /// S3, S4: what a write says it did is what it did, and should have done.
+    fn check_state(&mut self, command: &state::Command, reply: &state::Reply, write: (u64, u64)) {
         match (command, reply) {
             (
                 state::Command::GetObjectId { namespace, name, class_name },
                 state::Reply::ObjectId(id),
             ) => self.check_id(format!("object {namespace}/{name}/{class_name}"), *id),
             (
-                state::Command::Set { namespace, object, name, value, .. },
-                state::Reply::Written { written, found, value: stands, .. },
+                state::Command::Set {
+                    namespace,
+                    object,
+                    name,
+                    value,
+                    if_revision,
+                    noted_revision,
+                    ..
+                },
+                state::Reply::Written { written, found, value: stands, mod_revision },
             ) => {
                 let item = (namespace.clone(), *object, name.clone());
+                let lost = self.loses(&item, write.0, *if_revision, *noted_revision);
+                assert_eq!(*written, !lost, "{command:?}");
                 if *written {
-                    assert!(*found && stands.is_none());
-                    self.items.insert(item, value.clone());
+                    assert!(stands.is_none());
+                    self.write(&item, value, write);
                 } else {
                     self.check_standing(&item, stands.as_ref());
-                    assert_eq!(*found, self.items.contains_key(&item));
                 }
+                assert_eq!(*found, self.items.contains_key(&item));
+                assert_eq!(*mod_revision, self.mod_revision(&item));
             }
             (
                 state::Command::Create { namespace, object, name, value, .. },
-                state::Reply::Created { created, value: stands, .. },
+                state::Reply::Created { created, value: stands, mod_revision },
             ) => {
                 let item = (namespace.clone(), *object, name.clone());
                 assert_eq!(*created, !self.items.contains_key(&item), "{item:?}");
                 if *created {
-                    self.items.insert(item, value.clone());
+                    self.write(&item, value, write);
                 } else {
                     self.check_standing(&item, stands.as_ref());
                 }
+                assert_eq!(*mod_revision, self.mod_revision(&item));
             }
             (
                 state::Command::Delete { namespace, object, name, .. },
@@ -149,9 +170,36 @@ impl Model {
         }
     }
 
+    /// Whether a set loses: to another revision than it names, or to another session's write that it did not
+    /// know of.
+    fn loses(&self, item: &Item, session: u64, expected: Option<u64>, noted: Option<u64>) -> bool {
+        let writes = self.items.get(item).map_or(&[][..], |value| &value.writes);
+        match (expected, noted) {
+            (Some(expected), _) => self.mod_revision(item) != expected,
+            (None, Some(noted)) => {
+                writes.iter().any(|(writer, revision)| *writer != session && *revision > noted)
+            }
+            (None, None) => false,
+        }
+    }
+
+    fn mod_revision(&self, item: &Item) -> u64 {
+        self.items.get(item).and_then(|value| value.writes.last()).map_or(0, |write| write.1)
+    }
+
+    /// An equal value is no write.
+    fn write(&mut self, item: &Item, value: &Bytes, write: (u64, u64)) {
+        let new = || Value { value: value.clone(), writes: vec![] };
+        let present = self.items.entry(item.clone()).or_insert_with(new);
+        if present.writes.is_empty() || present.value != *value {
+            present.value = value.clone();
+            present.writes.push(write);
+        }
+    }
+
     fn check_standing(&self, item: &Item, stands: Option<&Bytes>) {
-        let small =
-            self.items.get(item).filter(|value| value.len() <= limits::REPLY_VALUE_BYTES_MAX);
+        let value = self.items.get(item).map(|value| &value.value);
+        let small = value.filter(|value| value.len() <= limits::REPLY_VALUE_BYTES_MAX);
         assert_eq!(small, stands);
     }
 
@@ -234,6 +282,7 @@ impl Model {
                 }
             }
         }
-        assert_eq!(items, self.items);
+        let written = self.items.iter().map(|(item, value)| (item.clone(), value.value.clone()));
+        assert!(items.into_iter().eq(written), "what is read is not what was written");
     }
 }

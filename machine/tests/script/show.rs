@@ -57,11 +57,11 @@ pub(super) fn response(response: &Response) -> String {
 
 /// The note of a set, as admission has filled it in.
 pub(super) fn note(request: &Request) -> String {
-    match &request.command {
-        Command::State(state::Command::Set { noted_revision: Some(note), .. }) => {
-            format!(", noting {note}")
-        }
-        _ => String::new(),
+    if let Command::State(state::Command::Set { noted_revision: Some(note), .. }) = &request.command
+    {
+        format!(", noting {note}")
+    } else {
+        String::new()
     }
 }
 

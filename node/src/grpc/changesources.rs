@@ -36,7 +36,9 @@ impl Service for Calls {
         let (namespace, name) = (namespace(request.namespace), request.name);
         // A change source keeps its id for ever, so whoever knows it may say so.
         let here = self.0.applied.state();
-        if let Some(changesource_id) = self.checked(changesources::find(&here, &namespace, &name))? {
+        if let Some(changesource_id) =
+            self.checked(changesources::find(&here, &namespace, &name))?
+        {
             let header = Some(self.0.header_of(&here));
             return Ok(Response::new(v1::FindChangeSourceIdResponse { header, changesource_id }));
         }
@@ -67,7 +69,10 @@ impl Service for Calls {
             Reply::ChangeSources(changesources::Reply::AlreadyClaimed(holder)) => {
                 Outcome::AlreadyClaimed(claimant(holder))
             }
-            reply => return Err(foreign(&reply)),
+            reply @ (Reply::Session(_)
+            | Reply::State(_)
+            | Reply::Masters(_)
+            | Reply::ChangeSources(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::SetChangeSourceMasterResponse { header: Some(header), outcome }))
@@ -118,7 +123,10 @@ impl Service for Calls {
             Reply::ChangeSources(changesources::Reply::AlreadyClaimed(holder)) => {
                 Outcome::AlreadyClaimed(claimant(holder))
             }
-            reply => return Err(foreign(&reply)),
+            reply @ (Reply::Session(_)
+            | Reply::State(_)
+            | Reply::Masters(_)
+            | Reply::ChangeSources(_)) => return Err(foreign(&reply)),
         };
         Ok(Response::new(v1::ClaimResponse { header: Some(header), outcome: Some(outcome) }))
     }

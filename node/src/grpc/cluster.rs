@@ -29,7 +29,8 @@ impl Calls {
         request: &Request<T>,
         command: sessions::Command,
     ) -> Result<Answered, Status> {
-        let request_out = holdfast_machine::Request { origin: None, command: Command::Session(command) };
+        let request_out =
+            holdfast_machine::Request { origin: None, command: Command::Session(command) };
         self.carry_out(request.metadata(), request_out).await
     }
 
@@ -171,7 +172,7 @@ impl Service for Calls {
         Ok(Response::new(v1::StatusResponse {
             header: Some(node.header_of(&state)),
             role: self.role().into(),
-            ready: !matches!(lead, Leader::None),
+            ready: node.is_ready(),
             last_log_index,
             applied_index: applied_index(&state),
             purged_index,

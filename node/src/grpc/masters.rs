@@ -120,7 +120,10 @@ impl Service for Calls {
                     lease_remaining_ms: remaining_ms,
                 })
             }
-            reply => return Err(foreign(&reply)),
+            reply @ (Reply::Session(_)
+            | Reply::State(_)
+            | Reply::Masters(_)
+            | Reply::ChangeSources(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::OpenLeaseResponse { header: Some(header), outcome }))

@@ -62,7 +62,11 @@ impl Calls {
         self.carry_out(metadata, Request { origin: Some(origin), command }).await
     }
 
-    async fn carry_out(&self, metadata: &MetadataMap, request: Request) -> Result<Answered, Status> {
+    async fn carry_out(
+        &self,
+        metadata: &MetadataMap,
+        request: Request,
+    ) -> Result<Answered, Status> {
         let deadline = header::deadline(metadata);
         let written = self.0.write(request, deadline).await;
         let Response { revision, outcome } = written.map_err(|f| self.0.write_failed(f))?;

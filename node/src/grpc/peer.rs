@@ -100,7 +100,8 @@ impl PeerCalls {
         incarnation: u64,
         endpoint: &str,
     ) -> Result<(), Status> {
-        let known = self.known.lock().expect("no code panics while it holds this lock").get(&id).copied();
+        let known =
+            self.known.lock().expect("no code panics while it holds this lock").get(&id).copied();
         if known == Some(nonce) {
             return Ok(());
         }
@@ -183,19 +184,23 @@ impl Peer for PeerCalls {
         self.check(request.metadata()).await?;
         // A message that cannot be read ends the stream: openraft sees its input close, and the
         // leader opens a new one.
-        let requests = futures::stream::unfold(request.into_inner(), |mut messages| async move {
+        let messages = (request.into_inner(), self.node.heard.clone());
+        let requests = futures::stream::unfold(messages, |(mut messages, heard)| async move {
             let message = messages.message().await.ok().flatten()?;
+            heard.now();
             match convert::append_from_wire(message) {
-                Ok(request) => Some((request, messages)),
+                Ok(request) => Some((request, (messages, heard))),
                 Err(error) => {
                     tracing::warn!("append from a peer: {error}");
                     None
                 }
             }
         });
-        let answers = self.node.raft.stream_append(requests.boxed()).map(|answer| {
-            answer.map(convert::appended_to_wire).map_err(failed)
-        });
+        let answers = self
+            .node
+            .raft
+            .stream_append(requests.boxed())
+            .map(|answer| answer.map(convert::appended_to_wire).map_err(failed));
         Ok(Response::new(Box::pin(answers)))
     }
 

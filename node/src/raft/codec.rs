@@ -80,9 +80,7 @@ pub(crate) fn decode_record(index: u64, record: &Bytes) -> io::Result<Entry> {
     let payload = match record[1] {
         BLANK => EntryPayload::Blank,
         BATCH => EntryPayload::Normal(Batch(payload)),
-        MEMBERSHIP => {
-            EntryPayload::Membership(decode::<Membership>("membership entry", &payload)?)
-        }
+        MEMBERSHIP => EntryPayload::Membership(decode::<Membership>("membership entry", &payload)?),
         kind => return Err(corrupt("log record", format!("kind {kind} at index {index}"))),
     };
     Ok(Entry { log_id, payload })
@@ -133,7 +131,8 @@ mod tests {
             let error = decode_record(7, &Bytes::copy_from_slice(damaged)).unwrap_err();
             assert!(error.to_string().contains("index 7"), "{error}");
         }
-        let error = decode_record(7, &Bytes::from_static(b"\x01\x09\0\0\0\0\0\0\0\x03")).unwrap_err();
+        let error =
+            decode_record(7, &Bytes::from_static(b"\x01\x09\0\0\0\0\0\0\0\x03")).unwrap_err();
         assert!(error.to_string().contains("kind 9"), "{error}");
     }
 }

@@ -4,7 +4,9 @@
 
 use holdfast_proto::peer;
 use openraft::EntryPayload;
-use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse,
+};
 
 use super::codec;
 use super::types::{Batch, Entry, LogId, TypeConfig, Vote};
@@ -90,9 +92,9 @@ pub(crate) fn append_from_wire(
 
 pub(crate) fn appended_to_wire(result: StreamAppendResult<TypeConfig>) -> peer::AppendResponse {
     let outcome = match result {
-        Ok(log_id) => {
-            peer::append_response::Outcome::Stored(peer::Stored { log_id: log_id.map(log_id_to_wire) })
-        }
+        Ok(log_id) => peer::append_response::Outcome::Stored(peer::Stored {
+            log_id: log_id.map(log_id_to_wire),
+        }),
         Err(StreamAppendError::Conflict(log_id)) => {
             peer::append_response::Outcome::Conflict(log_id_to_wire(log_id))
         }

@@ -169,9 +169,7 @@ impl RaftLogStorage<TypeConfig> for Log {
 }
 
 /// Waits until the store calls `done`.
-async fn durable(
-    start: impl FnOnce(Box<dyn FnOnce(io::Result<()>) + Send>),
-) -> io::Result<()> {
+async fn durable(start: impl FnOnce(Box<dyn FnOnce(io::Result<()>) + Send>)) -> io::Result<()> {
     let (done, wait) = oneshot::channel();
     start(Box::new(move |result| {
         // The waiter is gone only when raft has been stopped.

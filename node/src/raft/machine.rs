@@ -99,8 +99,7 @@ impl StateMachine {
     pub(crate) fn new(store: StateStore, rows: Vec<Row>) -> Result<StateMachine, Fault> {
         let state = if rows.is_empty() { State::new() } else { State::from_rows(rows)? };
         let (index, _) = watch::channel(applied_index(&state));
-        let applied =
-            Applied { state: RwLock::new(state), index, digests: Mutex::new(Vec::new()) };
+        let applied = Applied { state: RwLock::new(state), index, digests: Mutex::new(Vec::new()) };
         Ok(StateMachine { applied: Arc::new(applied), store })
     }
 
@@ -175,8 +174,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 fn apply_entry(state: &mut State, entry: &Entry) -> io::Result<holdfast_machine::Applied> {
-    let at =
-        LogPosition { term: entry.log_id.leader_id.term, node: 0, index: entry.log_id.index };
+    let at = LogPosition { term: entry.log_id.leader_id.term, node: 0, index: entry.log_id.index };
     let applied = match &entry.payload {
         EntryPayload::Blank => state.apply(at, Payload::Blank),
         EntryPayload::Membership(membership) => {

@@ -37,9 +37,8 @@ impl RaftStateMachine<TypeConfig> for Filling {
             let log_id = item.0.log_id;
             let state = self.0.applied().state();
             let next = state.header().applied.map_or(0, |_| applied_index(&state) + 1);
-            let blanks = (next..log_id.index).map(|index| {
-                Ok((Entry::new_blank(LogId::new(log_id.leader_id, index)), None))
-            });
+            let blanks = (next..log_id.index)
+                .map(|index| Ok((Entry::new_blank(LogId::new(log_id.leader_id, index)), None)));
             self.0.apply(stream::iter(blanks)).await?;
             self.0.apply(stream::iter([Ok(item)])).await?;
         }

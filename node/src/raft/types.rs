@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 openraft::declare_raft_types!(
     /// How Holdfast instantiates openraft.
-    pub TypeConfig:
+    pub(crate) TypeConfig:
         D = Batch,
         R = Replies,
         NodeId = u64,
@@ -24,7 +24,7 @@ openraft::declare_raft_types!(
 
 /// An encoded [`holdfast_machine::Entry`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Batch(pub Bytes);
+pub(crate) struct Batch(pub(crate) Bytes);
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,22 +40,22 @@ impl fmt::Display for Batch {
 
 /// The answers to a batch, one a request, in order; empty for entries that carry no requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Replies(pub Vec<Response>);
+pub(crate) struct Replies(pub(crate) Vec<Response>);
 
 /// What the cluster knows of one of its nodes; part of the replicated membership.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub(crate) struct Member {
     /// Where other nodes reach it, host:port.
-    pub peer_endpoint: String,
+    pub(crate) peer_endpoint: String,
     /// Where clients reach it, host:port.
-    pub client_endpoint: String,
+    pub(crate) client_endpoint: String,
     /// Drawn when its data directory was made: tells a wiped directory from the old one.
-    pub incarnation: u64,
+    pub(crate) incarnation: u64,
     /// Whether it is to become a voter once it has caught up.
-    pub promote: bool,
+    pub(crate) promote: bool,
     /// Ids of nodes that were removed from the cluster, so that none is given out again. Kept with
     /// one member or another; the union over all members counts.
-    pub removed: std::collections::BTreeSet<u64>,
+    pub(crate) removed: std::collections::BTreeSet<u64>,
 }
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, super::machine::StateMachine>;
@@ -65,6 +65,4 @@ pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub(crate) type Membership = openraft::Membership<u64, Member>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
-pub(crate) type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
 pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, State>;

@@ -28,7 +28,7 @@ use crate::alarm::Alarms;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::leadership::{self, Leader};
-use crate::node::Node;
+use crate::node::{Heard, Node};
 use crate::propose::Proposer;
 use crate::raft::log::Log;
 use crate::raft::machine::StateMachine;
@@ -80,7 +80,10 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(),
     let running = Running::start(config, dir, &identity, &sockets, stop_reason).await?;
     tracing::info!(
         "n{} of cluster {} serves clients at {} and peers at {}",
-        identity.own.node_id, identity.own.cluster_id, sockets.client_endpoint, sockets.peer_endpoint
+        identity.own.node_id,
+        identity.own.cluster_id,
+        sockets.client_endpoint,
+        sockets.peer_endpoint
     );
     let servers = Servers::start(&running.node, sockets);
     let cause = tokio::select! {
@@ -118,7 +121,8 @@ impl Sockets {
     async fn bind(config: &Config) -> Result<Sockets, ServeError> {
         let client = bind(config.client_addr).await?;
         let peer = bind(config.peer_addr).await?;
-        let client_endpoint = config.client_endpoint(client.local_addr().map_err(ServeError::socket)?);
+        let client_endpoint =
+            config.client_endpoint(client.local_addr().map_err(ServeError::socket)?);
         let peer_endpoint = config.peer_endpoint(peer.local_addr().map_err(ServeError::socket)?);
         Ok(Sockets { client, peer, client_endpoint, peer_endpoint })
     }
@@ -194,6 +198,7 @@ impl Running {
             log,
             held: Node::held_calls(),
             changing: tokio::sync::Mutex::new(()),
+            heard: Heard::default(),
             alarms: Alarms::default(),
             stop_reason,
             tasks,

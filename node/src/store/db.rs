@@ -4,7 +4,7 @@
 //! - *Opening.*  A crash while sled writes its snapshot leaves `snap.*.generating`, after which it
 //!   reports corruption for ever: such files are deleted first.  If it still does, all of `snap.*`
 //!   go (they are a cache).  If it still does, the directory is set aside.
-//! - *Syncing.*  [`Db::sync`] flushes, which syncs by way of [`sync`](super::sync), and then syncs
+//! - *Syncing.*  [`Db::sync`] flushes, which syncs by way of [`sync`], and then syncs
 //!   once more through our own handle, which also sees write-back errors that sled only logs.
 //! - *Creating.*  sled syncs neither its `conf` nor any directory; [`Db::create`] does.
 //! - *Reading back.*  After `kill -9` the rows that are read may be in the page cache only, so
@@ -158,8 +158,9 @@ impl Db {
         self.fault.check()?;
         self.tree.flush().map_err(|error| self.fail("flush", &error))?;
         if !sync::is_unsafe_no_sync() {
-            self.file.sync_all().map_err(|error| {
-                sync::record("fsync", &error);
+            // Data, and what is needed to find it; not the times, which would cost a journal commit.
+            self.file.sync_data().map_err(|error| {
+                sync::record("fdatasync", &error);
                 self.fail("sync", &error)
             })?;
         }

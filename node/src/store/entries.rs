@@ -36,7 +36,7 @@ pub struct LogStart {
     pub vote: Option<Vec<u8>>,
     /// The committed position as last written; may be older than what was last saved.
     pub committed: Option<Vec<u8>>,
-    /// What [`LogStore::purge_to`] was given last.
+    /// What `LogStore::purge_to` was given last.
     pub purged: Option<Vec<u8>>,
     /// The index that purge was made to.
     pub purged_index: Option<u64>,

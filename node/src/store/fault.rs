@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - Once raised, a fault never clears; the first text is kept.
-//! - A failed sync that only [`sync`](super::sync) has seen counts as raised.
+//! - A failed sync that only [`sync`] has seen counts as raised.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

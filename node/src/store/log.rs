@@ -4,10 +4,11 @@
 //! takes all that wait, writes them, makes *one* sync and calls them all back: group commit.
 //!
 //! Invariants:
-//! - `done` is called with success only after a sync that began after the job was written.
+//! - `done` is called with success only after a sync that began after the job was written (but for
+//!   a purge, which nothing waits for).
 //! - Jobs are written in the order of the calls, so that a crash leaves a prefix of them.
 //! - What [`LogStore::append`] was given can be read at once, before it is durable.
-//! - Purging removes rows between groups of writes, a few at a time, and never delays them.
+//! - Purging removes rows between groups of writes, a few at a time, yet faster than they come.
 
 use std::collections::VecDeque;
 use std::io;
@@ -103,9 +104,9 @@ impl LogStore {
             }
         }));
         // Rows may be left below the mark.
-        let purge_from = start.purged_index.map(|_| 0);
-        let writer = Writer { shared: shared.clone(), purge_from, rows_written: 0 };
-        let writer = Thread::spawn("store-log", move || writer.run())
+        let purging = start.purged_index.is_some();
+        let writer = Writer { shared: shared.clone(), purging, purged: 0, rows_written: 0 };
+        let writer = Thread::spawn("store-log", dir.fault().clone(), move || writer.run())
             .map_err(StoreError::io("start a thread for", &path))?;
         let handle = Handle { shared, writer: Mutex::new(Some(writer)) };
         Ok((Self(Arc::new(handle)), start))
@@ -351,8 +352,11 @@ fn finish(done: Option<Done>, outcome: io::Result<()>) {
 /// The thread that writes.
 struct Writer {
     shared: Arc<Shared>,
-    /// While rows may be left below the purge mark: no row is left below this index.
-    purge_from: Option<u64>,
+    /// Whether rows may be left below the purge mark.
+    purging: bool,
+    /// No row is left below this index.  Purging goes on from here, as looking from the start would
+    /// walk through the engine's empty nodes each time.
+    purged: u64,
     /// Rows written since some were purged.
     rows_written: usize,
 }
@@ -360,7 +364,7 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         loop {
-            let wait = self.purge_from.is_some().then_some(Duration::ZERO);
+            let wait = self.purging.then_some(Duration::ZERO);
             let taken = self.shared.queue.take(wait);
             let outcome = self
                 .write_group(taken.jobs)
@@ -418,7 +422,7 @@ impl Writer {
                 let mut value = index.to_be_bytes().to_vec();
                 value.extend_from_slice(&purged);
                 entries::write_meta(db, PURGED, &value)?;
-                self.purge_from.get_or_insert(0);
+                self.purging = true;
                 Ok(())
             }
         }
@@ -427,18 +431,21 @@ impl Writer {
     /// Removes some rows below the purge mark.
     fn purge_some(&mut self) -> io::Result<()> {
         let rows_max = PURGE_ROWS_MIN.max(2 * std::mem::take(&mut self.rows_written));
-        let Some(from) = self.purge_from else { return Ok(()) };
+        if !self.purging {
+            return Ok(());
+        }
         let until = locked(&self.shared.tail).log().start;
         let db = &self.shared.db;
         let mut rows = 0;
-        for row in db.range(&entry_key(from, 0), &entry_key(until, 0)).take(rows_max) {
+        for row in db.range(&entry_key(self.purged, 0), &entry_key(until, 0)).take(rows_max) {
             let (key, _) = row?;
             db.remove(&key)?;
             rows += 1;
-            self.purge_from = entry_of(&key).map(|(index, _)| index);
+            self.purged = entry_of(&key).map_or(self.purged, |(index, _)| index);
         }
         if rows < rows_max {
-            self.purge_from = None;
+            self.purged = until;
+            self.purging = false;
         }
         Ok(())
     }

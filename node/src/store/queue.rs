@@ -133,10 +133,16 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+    /// Starts a thread; if it panics, that is a fault.
+    pub(super) fn spawn(
+        name: &str,
+        fault: Fault,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         let (alive, ended) = channel();
         let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
             let _alive = alive;
+            let _watched = RaiseOnPanic(fault);
             run();
         })?;
         Ok(Self { handle, ended })
@@ -154,8 +160,62 @@ impl Thread {
                 return;
             }
         }
-        if self.handle.join().is_err() {
-            fault.raise("a thread of the store has panicked");
+        // A panic has been raised as a fault already.
+        let _ = self.handle.join();
+    }
+}
+
+struct RaiseOnPanic(Fault);
+
+impl Drop for RaiseOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.raise("a thread of the store has panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn jobs_come_out_in_order_and_a_closed_queue_takes_no_more() {
+        let queue = Queue::new();
+        queue.push_lazily(1, 0).expect("open");
+        assert!(queue.take(Some(Duration::ZERO)).jobs.into_iter().eq([1]));
+        for job in 2..5 {
+            queue.push(job, 10).expect("open");
+        }
+        queue.close();
+        assert_eq!(queue.push(9, 0), Err(9));
+        let taken = queue.take(None);
+        assert!(taken.closed && taken.jobs.into_iter().eq([2, 3, 4]));
+    }
+
+    #[test]
+    fn a_full_queue_makes_producers_wait_until_it_is_taken() {
+        let queue = Arc::new(Queue::new());
+        queue.push_bounded(1, 100, 100).expect("empty");
+        let producer = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.push_bounded(2, 1, 100))
+        };
+        let mut jobs = Vec::new();
+        while jobs.len() < 2 {
+            jobs.extend(queue.take(Some(LOOK_EVERY)).jobs);
+        }
+        assert_eq!(jobs, [1, 2]);
+        producer.join().expect("joined").expect("open");
+    }
+
+    #[test]
+    fn a_panic_in_a_thread_is_a_fault() {
+        let fault = Fault::new(Arc::new(|_| {}));
+        let thread = Thread::spawn("panics", fault.clone(), || panic!("as the test wants"));
+        thread.expect("spawned").join(&fault);
+        assert_eq!(fault.text().as_deref(), Some("a thread of the store has panicked"));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The state in memory is the truth while a node runs, and the log makes it durable: this database
 //! only saves replaying the whole log.  So writes are collected, newest value per key, and go out
-//! as *checkpoints*: everything up to one applied entry, made atomic by [`redo`](super::redo),
+//! as *checkpoints*: everything up to one applied entry, made atomic by `redo`,
 //! followed by one sync.
 //!
 //! Invariants:
@@ -89,7 +89,7 @@ impl StateStore {
             }
         }));
         let writer = Writer::new(shared.clone(), generation);
-        let writer = Thread::spawn("store-state", move || writer.run())
+        let writer = Thread::spawn("store-state", dir.fault().clone(), move || writer.run())
             .map_err(StoreError::io("start a thread for", dir.path()))?;
         let handle = Handle { shared, writer: Mutex::new(Some(writer)) };
         Ok((Self(Arc::new(handle)), rows))
@@ -261,10 +261,14 @@ impl Writer {
                 .pending
                 .applied_index
                 .map(|_| CHECKPOINT_EVERY.saturating_sub(self.last_checkpoint.elapsed()));
-            let taken = self.shared.queue.take(due);
-            let outcome = self.work(taken.jobs).and_then(|()| self.checkpoint_if_due(taken.closed));
+            let mut taken = self.shared.queue.take(due);
+            let outcome = self.work(&mut taken.jobs);
+            let outcome = outcome.and_then(|()| self.checkpoint_if_due(taken.closed));
             if outcome.is_err() {
                 self.shared.fail_all();
+                for job in taken.jobs {
+                    job.finish(Err(self.shared.closed()));
+                }
                 return;
             }
             if taken.closed {
@@ -273,10 +277,12 @@ impl Writer {
         }
     }
 
-    fn work(&mut self, jobs: VecDeque<Job>) -> io::Result<()> {
-        for job in jobs {
+    /// Takes the jobs out one by one; what is left after an error was not looked at.
+    fn work(&mut self, jobs: &mut VecDeque<Job>) -> io::Result<()> {
+        while let Some(job) = jobs.pop_front() {
             match job {
                 Job::Write { batch, header, applied_index } => {
+                    self.check_order(applied_index)?;
                     self.pending.add(batch, header, applied_index);
                     if self.pending.bytes >= CHECKPOINT_BYTES {
                         self.checkpoint()?;
@@ -296,6 +302,16 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Refuses to go back: the rows of two applied indexes would mix.
+    fn check_order(&self, applied_index: u64) -> io::Result<()> {
+        let last = self.pending.applied_index.unwrap_or(self.generation.applied_index);
+        if applied_index >= last {
+            return Ok(());
+        }
+        let cause = format!("applied index {applied_index} comes after {last}");
+        Err(self.shared.dir.fault().fail("write the state", &cause))
     }
 
     fn checkpoint_if_due(&mut self, closing: bool) -> io::Result<()> {

@@ -37,8 +37,7 @@ pub(crate) use snapshot::{Received, SnapshotCounters};
 /// sync takes a fraction of it.
 const APPEND_SILENCE_MAX: Duration = Duration::from_secs(3);
 
-type AppendStream<'a> =
-    BoxStream<'a, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
+type AppendStream<'a> = BoxStream<'a, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
 /// Makes one [`Network`] for each node and purpose.
 pub(crate) struct Factory {
@@ -186,7 +185,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
 
 /// Opens the stream with its first request and yields the answers in order, until either side
 /// ends it or an answer is overdue.
-async fn append<S>(client: peers::Client, first: AppendEntriesRequest<TypeConfig>, rest: S) -> AppendStream<'static>
+async fn append<S>(
+    client: peers::Client,
+    first: AppendEntriesRequest<TypeConfig>,
+    rest: S,
+) -> AppendStream<'static>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {

@@ -26,6 +26,9 @@ const KEEPALIVE_MAX: Duration = Duration::from_secs(2);
 /// What peers accept in one message: an entry of 9 MiB, or a read of the log, with its envelope.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// HTTP/2 flow control: one whole message may be on its way.
+const WINDOW_BYTES: u32 = 16 << 20;
+
 /// Who this process is, as it tells its peers.
 #[derive(Clone, Debug)]
 pub(crate) struct Own {
@@ -99,8 +102,8 @@ impl Peers {
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
             .keep_alive_timeout(KEEPALIVE_MAX)
             .keep_alive_while_idle(true)
-            .initial_stream_window_size(MESSAGE_BYTES_MAX as u32)
-            .initial_connection_window_size(MESSAGE_BYTES_MAX as u32);
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
         Client { channel: endpoint.connect_lazy(), endpoint, own: Arc::clone(&self.own) }
     }
 
@@ -113,7 +116,11 @@ impl Peers {
     }
 
     /// The index that a linearizable read must see, from the leader.
-    pub(crate) async fn read_index(&self, leader: u64, deadline: Instant) -> Result<u64, PeerError> {
+    pub(crate) async fn read_index(
+        &self,
+        leader: u64,
+        deadline: Instant,
+    ) -> Result<u64, PeerError> {
         let client = self.client(leader)?;
         let timeout = deadline.saturating_duration_since(runtime::now());
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);

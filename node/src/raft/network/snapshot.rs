@@ -141,7 +141,9 @@ impl Received {
         let length = u32::from_be_bytes(length.try_into().expect("four bytes"));
         let length = usize::try_from(length).map_err(damaged)?;
         if length > PART_BYTES_MAX {
-            return Err(damaged(format_args!("a part of {length} bytes, at most {PART_BYTES_MAX}")));
+            return Err(damaged(format_args!(
+                "a part of {length} bytes, at most {PART_BYTES_MAX}"
+            )));
         }
         if self.buffer.len() < 4 + length {
             return Ok(None);

@@ -1,0 +1,205 @@
+//! Flags of the nouns: what can be asked of any cluster, local or not.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{CallArgs, ClusterArgs};
+use crate::names::{FenceRef, NodeRef, ObjectName};
+use crate::units::parse_duration;
+
+/// `holdfast status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Which cluster.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// Look again every second
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// `holdfast members`.
+#[derive(Debug, Args)]
+pub(crate) struct MembersArgs {
+    /// Which cluster, and how long.
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
+    /// What to do; without it, list.
+    #[command(subcommand)]
+    pub(crate) verb: Option<MembersVerb>,
+}
+
+/// What can be done to members.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MembersVerb {
+    /// List the members
+    List {
+        /// Answer with what one node knows, even without a quorum
+        #[arg(long)]
+        local: bool,
+    },
+    /// Take a node out of the cluster; refused if the rest could not commit
+    Remove {
+        /// n2
+        node: NodeRef,
+    },
+    /// Move the lead
+    Lead {
+        /// To this voter; without it, to whoever is most up to date
+        node: Option<NodeRef>,
+    },
+}
+
+/// `holdfast state`.
+#[derive(Debug, Args)]
+pub(crate) struct StateArgs {
+    /// Which cluster, how long and in which namespace.
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: StateVerb,
+}
+
+/// What can be done to object state.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StateVerb {
+    /// Print a value as it was written; exit 1 if there is none
+    Get {
+        /// name, or class/name; the class is cli if left out
+        object: ObjectName,
+        /// The key in that object
+        key: String,
+        /// Answer with what one node has, even without a quorum
+        #[arg(long)]
+        local: bool,
+    },
+    /// Write a value; exit 1 if a racing write won
+    Set {
+        /// name, or class/name; made if there is none
+        object: ObjectName,
+        /// The key in that object
+        key: String,
+        /// JSON text, kept byte for byte; - reads it from stdin
+        #[arg(allow_negative_numbers = true)]
+        value: String,
+        /// Write only if the key's revision is this one; 0: only if it has no value
+        #[arg(long, value_name = "N", conflicts_with = "fence")]
+        if_revision: Option<u64>,
+        /// Write only while that claim of a change source stands
+        #[arg(long, value_name = "CHANGESOURCE:FENCE")]
+        fence: Option<FenceRef>,
+        /// Do not check that the value is JSON
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Write a value only if there is none; exit 1 and the winner's value otherwise
+    Create {
+        /// name, or class/name; made if there is none
+        object: ObjectName,
+        /// The key in that object
+        key: String,
+        /// JSON text, kept byte for byte; - reads it from stdin
+        #[arg(allow_negative_numbers = true)]
+        value: String,
+        /// Do not check that the value is JSON
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Delete a value; exit 1 if there is none
+    Del {
+        /// name, or class/name
+        object: ObjectName,
+        /// The key in that object
+        key: String,
+    },
+    /// List the objects, or the keys and values of one
+    List {
+        /// name, or class/name; without it, the objects
+        object: Option<ObjectName>,
+    },
+}
+
+/// `holdfast changesource`.
+#[derive(Debug, Args)]
+pub(crate) struct ChangesourceArgs {
+    /// Which cluster, how long and in which namespace.
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: ChangesourceVerb,
+}
+
+/// What can be done to change sources.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChangesourceVerb {
+    /// List the change sources and who owns them
+    List {
+        /// Only those that this master owns
+        #[arg(long, value_name = "MASTER")]
+        master: Option<String>,
+        /// Only owned ones
+        #[arg(long, conflicts_with = "free")]
+        owned: bool,
+        /// Only free ones
+        #[arg(long)]
+        free: bool,
+    },
+    /// Claim a change source for a master; exit 1 if somebody owns it
+    Claim {
+        /// The change source; made if there is none
+        name: String,
+        /// The master that is to own it; made if there is none
+        #[arg(long = "as", value_name = "MASTER")]
+        master: String,
+        /// Claim under a lease that nobody renews, so that the claim ends by itself; without it
+        /// the claim stands until it is released or the master is expired
+        #[arg(long, value_parser = parse_duration)]
+        ttl: Option<Duration>,
+    },
+    /// Give a change source back
+    Release {
+        /// The change source
+        name: String,
+        /// Only if it is still held under this fence; exit 1 otherwise
+        #[arg(long, value_name = "N")]
+        fence: Option<u64>,
+    },
+    /// Take a change source from whoever owns it and give it to a master
+    Move {
+        /// The change source
+        name: String,
+        /// The new owner; made if there is none
+        master: String,
+    },
+}
+
+/// `holdfast master`.
+#[derive(Debug, Args)]
+pub(crate) struct MasterArgs {
+    /// Which cluster, how long and in which namespace.
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: MasterVerb,
+}
+
+/// What can be done to masters.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MasterVerb {
+    /// List the masters
+    List,
+    /// Show one master and what it owns
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Mark a master inactive: its lease ends and its change sources are free at once
+    Expire {
+        /// Its name
+        name: String,
+    },
+}

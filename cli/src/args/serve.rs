@@ -1,0 +1,64 @@
+//! Flags of one node.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args};
+
+/// `holdfast serve`. What is absent here comes from the configuration file, else the default.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ServeArgs {
+    /// A toml file with these settings, spelt with underscores
+    #[arg(long, env = "HOLDFAST_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where this node keeps its data
+    #[arg(long, env = "HOLDFAST_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where clients are served [default: 127.0.0.1:7480]
+    #[arg(long, env = "HOLDFAST_CLIENT_ADDR", value_name = "IP:PORT")]
+    pub(crate) client_addr: Option<SocketAddr>,
+    /// Where the other nodes are served [default: 127.0.0.1:7481]
+    #[arg(long, env = "HOLDFAST_PEER_ADDR", value_name = "IP:PORT")]
+    pub(crate) peer_addr: Option<SocketAddr>,
+    /// What clients are told to connect to [default: the client address]
+    #[arg(long, env = "HOLDFAST_ADVERTISE_CLIENT", value_name = "HOST:PORT")]
+    pub(crate) advertise_client: Option<String>,
+    /// What other nodes are told to connect to [default: the peer address]
+    #[arg(long, env = "HOLDFAST_ADVERTISE_PEER", value_name = "HOST:PORT")]
+    pub(crate) advertise_peer: Option<String>,
+    /// The id of this node [default: 1 for --form, else chosen by the cluster]
+    #[arg(long, env = "HOLDFAST_NODE_ID", value_name = "N")]
+    pub(crate) node_id: Option<u64>,
+    /// Form a new cluster of this one node; ignored once the directory belongs to a cluster
+    #[arg(long, conflicts_with = "join")]
+    pub(crate) form: bool,
+    /// Join the cluster at these client endpoints; ignored once the directory belongs to it
+    #[arg(long, env = "HOLDFAST_JOIN", value_delimiter = ',', value_name = "HOST:PORT,…")]
+    pub(crate) join: Vec<String>,
+    /// The data directory was moved here on purpose, and the old place is gone
+    #[arg(long)]
+    pub(crate) moved: bool,
+    /// How often a leader is heard from, in milliseconds [default: 50]
+    #[arg(long, env = "HOLDFAST_HEARTBEAT_MS", value_name = "MS")]
+    pub(crate) heartbeat_ms: Option<u64>,
+    /// Shortest silence before an election, in milliseconds [default: 150]
+    #[arg(long, env = "HOLDFAST_ELECTION_MIN_MS", value_name = "MS")]
+    pub(crate) election_min_ms: Option<u64>,
+    /// Longest silence before an election, in milliseconds [default: 300]
+    #[arg(long, env = "HOLDFAST_ELECTION_MAX_MS", value_name = "MS")]
+    pub(crate) election_max_ms: Option<u64>,
+    /// Log entries between two snapshots
+    #[arg(long, env = "HOLDFAST_SNAPSHOT_EVERY_ENTRIES", value_name = "N")]
+    pub(crate) snapshot_every_entries: Option<u64>,
+    /// Log entries kept behind a snapshot for nodes that were away
+    #[arg(long, env = "HOLDFAST_LOG_KEEP_ENTRIES", value_name = "N")]
+    pub(crate) log_keep_entries: Option<u64>,
+    /// For tests only: never sync; a power cut loses acknowledged writes
+    #[arg(long, env = "HOLDFAST_UNSAFE_NO_SYNC", hide = true)]
+    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub(crate) unsafe_no_sync: bool,
+    /// Leave the session of whoever started us, so that closing their terminal does not reach us
+    #[arg(long, hide = true)]
+    pub(crate) own_session: bool,
+}

@@ -1,0 +1,16 @@
+//! All tests against clusters of real processes, in one binary; one file a property.
+
+mod bad_frames;
+mod bad_input;
+mod bad_start;
+mod catch_up;
+mod counter;
+mod failover;
+mod identity;
+mod leases;
+mod power_cut;
+mod quiet;
+mod races;
+mod raw;
+mod status;
+mod sync_count;
