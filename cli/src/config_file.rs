@@ -78,6 +78,7 @@ fn parse(text: &str, path: &Path) -> Outcome<ConfigFile> {
         match message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) {
             Some(key) => unknown_key(&place, key),
             None => Failure::new(Code::BadConfig, format!("{place}: {}", first_line(message)))
+                .cause(format!("it says: {}", text.lines().nth(line - 1).unwrap_or("").trim()))
                 .help("correct that line; holdfast help serve lists the settings"),
         }
     })
@@ -136,6 +137,7 @@ mod tests {
     fn a_wrong_type_is_named_with_its_line() {
         let failure = parse_it("node_id = 1\nheartbeat_ms = \"fast\"\n").unwrap_err();
         assert!(failure.what.starts_with("holdfast.toml line 2: invalid type"), "{failure:?}");
+        assert_eq!(failure.cause.unwrap(), "it says: heartbeat_ms = \"fast\"");
         let failure = parse_it("node_id = \n").unwrap_err();
         assert!(failure.what.starts_with("holdfast.toml line 1: "), "{failure:?}");
     }

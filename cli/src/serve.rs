@@ -49,7 +49,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome<Exit> {
         .map_err(|error| Failure::bug(format!("cannot start the runtime: {error}")))?;
     let served = runtime.block_on(async {
         let stop = stop_signal()?;
-        holdfast_node::serve(config, stop).await.map_err(|error| failure(&error))
+        holdfast_node::serve(config, Box::pin(stop)).await.map_err(|error| failure(&error))
     });
     // Whatever still blocks a thread must not hold up a supervisor.
     runtime.shutdown_timeout(SHUTDOWN_WITHIN);

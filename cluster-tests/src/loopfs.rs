@@ -26,8 +26,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 /// How long a mount point may stay busy after the processes on it were killed.
 const UNMOUNT_WITHIN: Duration = Duration::from_secs(10);
-/// Smallest image on which a trial run makes sense; ext4 with a journal needs about 8 MiB.
-const TRIAL_BYTES: u64 = 32 << 20;
+/// Enough for a trial run: ext4 with a journal of 16 MiB.
+const TRIAL_BYTES: u64 = 64 << 20;
 /// `f_type` of tmpfs, statfs(2).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// Directories made by this module: `loopfs-<pid>-<count>`.

@@ -189,7 +189,7 @@ async fn sessions_are_named_numbered_and_alive() -> anyhow::Result<()> {
         // Two writes are answered, and the session says so; then the first one comes again.
         raw.set_in(Some(context(100, 100)), object, "key", b"1").await?;
         raw.set_in(Some(context(101, 101)), object, "key", b"1").await?;
-        let late = raw.set_in(Some(context(100, 101)), object, "key", b"late").await;
+        let late = raw.set_in(Some(context(100, 100)), object, "key", b"late").await;
         refused(late, Code::FailedPrecondition, "STALE_SEQ", &[("seq", "100")])?;
         // A session that never was: a revision that was a write's, and one yet to come.
         for session_id in [before, before + 1_000_000] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use holdfast_client::Client;
-use holdfast_cluster_tests::{Chaos, Cluster, Kill, Percentiles, millis, report, scale};
+use holdfast_cluster_tests::{Chaos, Cluster, Kill, Options, Percentiles, millis, report, scale};
 use tokio::sync::watch;
 
 const CLIENTS: usize = 8;
@@ -21,7 +21,10 @@ const RUN_MAX: Duration = Duration::from_secs(300);
 #[tokio::test(flavor = "multi_thread")]
 async fn counter_ends_at_the_acknowledged_count() -> anyhow::Result<()> {
     let kills_min = scale(20, 4);
-    let cluster = Arc::new(Cluster::start_three().await?);
+    // Snapshots and purges all the time, so that kills meet them, and nodes that come back need one.
+    let args = ["--snapshot-every-entries", "300", "--log-keep-entries", "50"];
+    let options = Options { args: args.map(str::to_owned).to_vec(), ..Options::default() };
+    let cluster = Arc::new(Cluster::start(3, options).await?);
     let object = cluster.client().state().get_object_id("counter", "Test").await?;
     let chaos = Chaos::start(cluster.clone(), KILL_EVERY, DOWN_FOR);
     let (over, is_over) = watch::channel(false);

@@ -40,6 +40,33 @@ async fn writes_work_again_soon_after_a_leader_is_killed() -> anyhow::Result<()>
     cluster.finish().await
 }
 
+// N5 G3
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_around_a_leader_that_is_frozen() -> anyhow::Result<()> {
+    let cluster = Cluster::start_three().await?;
+    let state = patient(&cluster).state();
+    let object = state.get_object_id("frozen", "Test").await?;
+    let mut took = Vec::new();
+    for round in 0..scale(10, 2) {
+        let leader = cluster.leader().await?;
+        state.set(object, "before", round.to_string()).await?;
+        let frozen = Instant::now();
+        cluster.pause(leader)?;
+        state.set(object, "after", round.to_string()).await?;
+        took.push(frozen.elapsed());
+        // It believes that it leads: what it is asked now must not come from its old state.
+        cluster.resume(leader)?;
+        let read = cluster.client_only(leader).state().get(object, "after").await?;
+        let read = read.context("an acknowledged write is gone")?.bytes;
+        ensure!(read == round.to_string().into_bytes(), "a stale read from the old leader");
+        cluster.settled().await?;
+    }
+    let took = Percentiles::of(took);
+    report("leader frozen (SIGSTOP): to first acknowledged write", &took);
+    ensure!(took.worst() < bound(Duration::from_secs(3)), "{took}");
+    cluster.finish().await
+}
+
 // N4 G5
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_hands_over_when_told_to_end() -> anyhow::Result<()> {

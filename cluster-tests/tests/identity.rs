@@ -149,11 +149,12 @@ async fn a_moved_directory_goes_on_when_told_so() -> anyhow::Result<()> {
     client.state().set(object, "before", "1").await?;
     let follower = cluster.follower().await?;
     cluster.kill(follower);
-    // To another disk and back, as it were: another inode in the same place.
-    let (dir, aside) = (cluster.data_dir(follower), cluster.dir().join("aside"));
-    copy_dir(&dir, &aside)?;
-    std::fs::remove_dir_all(&dir)?;
-    copy_dir(&aside, &dir)?;
+    // As from another disk: the same place, and another inode. (Were the original deleted first,
+    // the copy might get its very inode.)
+    let (dir, copy) = (cluster.data_dir(follower), cluster.dir().join("copy"));
+    copy_dir(&dir, &copy)?;
+    std::fs::rename(&dir, cluster.dir().join("original"))?;
+    std::fs::rename(&copy, &dir)?;
     client.state().set(object, "while it was away", "2").await?;
 
     refused(&serve(&cluster.serve_args(follower))?, "copied-directory", 8, &["--moved"])?;

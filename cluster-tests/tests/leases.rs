@@ -296,7 +296,9 @@ struct Grant {
 async fn claim_all(holder: &LeaseHolder, sources: &[i64]) -> anyhow::Result<Vec<Grant>> {
     let mut wanted = sources.to_vec();
     let mut grants = Vec::new();
-    let mut ticks = tokio::time::interval(CLAIM_EVERY);
+    // At any phase of the owner's renewals, which come a third of its ttl apart.
+    let phase = CLAIM_EVERY.mul_f64(rand::random_range(0.0..1.0));
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + phase, CLAIM_EVERY);
     let claim = async |source: i64| {
         let claimed = holder.claim(source).await?;
         Ok::<_, anyhow::Error>((source, claimed, now_us()))

@@ -128,7 +128,7 @@ impl Bed {
             disks.push(LoopFs::create(base, DISK_BYTES)?);
         }
         // Entries hold many requests under load: these are a few snapshots and purges a second.
-        let mut args = vec!["--snapshot-every-entries=40", "--log-keep-entries=10"];
+        let mut args = vec!["--snapshot-every-entries=20", "--log-keep-entries=5"];
         if is_unsafe {
             args.push("--unsafe-no-sync");
         }

@@ -61,7 +61,7 @@ struct Race {
     released: Barrier,
 }
 
-// S4 C4 C5 C6 G3 G4 G5
+// S4 C4 C5 C6 G1 G2 G3 G4 G5 G12
 #[tokio::test(flavor = "multi_thread")]
 async fn one_value_and_one_owner_while_leaders_die() -> anyhow::Result<()> {
     let kills_min = scale(25, 4);
@@ -203,6 +203,9 @@ async fn take_part(racer: Arc<Racer>, race: Arc<Race>) -> anyhow::Result<Seen> {
         .atomic_create(racer.object, &format!("key-{}", race.number), || own.clone())
         .await
         .with_context(|| format!("create of key {}", race.number))?;
+    let read = state.get(racer.object, &format!("key-{}", race.number)).await.context("a read")?;
+    let read = read.context("a key that was there is gone: a stale read")?;
+    ensure!(read.bytes == created.value && read.mod_revision == created.mod_revision, "{read:?}");
     let sources = racer.client.change_sources();
     let source = sources
         .find_id(&format!("source-{}", race.number))

@@ -22,7 +22,7 @@ struct Cost {
 
 impl Cost {
     fn apply(&mut self, entry: &Entry) -> u64 {
-        let at = LogPosition { term: 1, node: 1, index: self.index };
+        let at = LogPosition { term: 1, index: self.index };
         self.index += 1;
         let applied = self.state.apply(at, Payload::Batch(entry)).unwrap();
         let header = self.state.header_row();

@@ -27,10 +27,8 @@ const ROW_BYTES_MAX: usize = 1 << 20;
 pub struct LogPosition {
     /// Its place in the log. The first entry has 0.
     pub index: u64,
-    /// The term in which it was proposed.
+    /// The term in which it was proposed; a term has one leader.
     pub term: u64,
-    /// The leader of that term.
-    pub node: u64,
 }
 
 /// What a state knows about itself.

@@ -356,7 +356,7 @@ mod tests {
     use crate::encoding::CodecError;
 
     fn at(term: u64, index: u64) -> LogPosition {
-        LogPosition { term, node: 1, index }
+        LogPosition { term, index }
     }
 
     /// A state with a session and a lease's worth of rows.

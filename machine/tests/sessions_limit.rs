@@ -18,7 +18,7 @@ impl Cluster {
             .map(|command| Request { origin: None, command: Command::Session(command) })
             .collect();
         let entry = Entry { clock_ms, wall_ms: 0, requests };
-        let at = LogPosition { term: 1, node: 1, index: self.index };
+        let at = LogPosition { term: 1, index: self.index };
         self.index += 1;
         self.state.apply(at, Payload::Batch(&entry)).expect("no fault").responses
     }

@@ -31,4 +31,4 @@ mod runtime;
 mod serve;
 pub mod store;
 
-pub use serve::{ServeError, serve};
+pub use serve::{Boxed, ServeError, serve};

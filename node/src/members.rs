@@ -269,8 +269,10 @@ pub(crate) async fn promote(node: Arc<Node>, mut lead: watch::Receiver<Lead>) {
     let mut metrics = node.raft.server_metrics();
     loop {
         let leads = matches!(lead.borrow_and_update().leader, Leader::Me(_));
-        if leads && let Some(learner) = learner_to_promote(&node) {
+        if leads && learner_to_promote(&node).is_some() {
             let _change = node.changing.lock().await;
+            // Looked up again: what was waited for may have been its removal.
+            let Some(learner) = learner_to_promote(&node) else { continue };
             let deadline = runtime::now() + Duration::from_secs(5);
             let voters = ChangeMembers::AddVoterIds(BTreeSet::from([learner]));
             match node.change(voters, deadline).await {

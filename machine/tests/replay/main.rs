@@ -79,7 +79,7 @@ impl History {
     fn run(mut self) -> BTreeSet<&'static str> {
         for index in 0..ENTRIES {
             self.term += u64::from(self.random.one_in(20));
-            let at = LogPosition { term: self.term, node: self.term % 3, index };
+            let at = LogPosition { term: self.term, index };
             match self.generator.next(&self.leader) {
                 Made::Blank => self.apply_everywhere(at, Payload::Blank),
                 Made::Membership(members) => {

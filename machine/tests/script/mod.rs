@@ -49,7 +49,7 @@ impl Runner {
         let entry = Entry { clock_ms: self.clock_ms, wall_ms: 1_000_000 + self.clock_ms, requests };
         let entry = Entry::decode(&entry.encode()?)?;
         let index = self.state.header().applied.map_or(0, |applied| applied.index + 1);
-        let at = LogPosition { term: 1, node: 1, index };
+        let at = LogPosition { term: 1, index };
         let applied = self.state.apply(at, Payload::Batch(&entry))?;
         let mut out = String::new();
         for (name, response) in names.iter().zip(&applied.responses) {

@@ -149,7 +149,10 @@ impl RaftLogStorage<TypeConfig> for Log {
         let from = last.map_or(0, |last| last.index + 1);
         {
             let mut cached = self.cached();
-            cached.last = last.or(cached.purged);
+            // Truncating behind the end leaves the end where it is.
+            if cached.last.is_some_and(|present| present.index >= from) {
+                cached.last = last.or(cached.purged);
+            }
         }
         durable(|done| self.store.truncate_from(from, done)).await
     }

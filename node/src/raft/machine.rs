@@ -174,7 +174,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 fn apply_entry(state: &mut State, entry: &Entry) -> io::Result<holdfast_machine::Applied> {
-    let at = LogPosition { term: entry.log_id.leader_id.term, node: 0, index: entry.log_id.index };
+    let at = LogPosition { term: entry.log_id.leader_id.term, index: entry.log_id.index };
     let applied = match &entry.payload {
         EntryPayload::Blank => state.apply(at, Payload::Blank),
         EntryPayload::Membership(membership) => {

@@ -13,6 +13,7 @@ mod identity;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,11 +51,19 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// What one replication message carries at most, in entries; the log bounds its bytes.
 const ENTRIES_PER_MESSAGE_MAX: u64 = 1024;
 
+/// Something to wait for. Boxed where it is made, so that a node's code is compiled into this crate
+/// and not again into each program that runs one.
+pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// Runs a node until `stop` resolves, or until it must stop by itself.
 ///
 /// # Errors
 /// Whatever keeps the node from starting, or made it stop; see [`ServeError::code`].
-pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+pub fn serve(config: Config, stop: Boxed<()>) -> Boxed<Result<(), ServeError>> {
+    Box::pin(run(config, stop))
+}
+
+async fn run(config: Config, mut stop: Boxed<()>) -> Result<(), ServeError> {
     config.validate().map_err(|invalid| ServeError::invalid(&invalid))?;
     sync::set_unsafe_no_sync(config.unsafe_no_sync);
     let (stop_reason, mut stopped_for) = watch::channel(None);
@@ -66,7 +75,6 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(),
         }),
     )?;
     let sockets = Sockets::bind(&config).await?;
-    let mut stop = std::pin::pin!(stop);
     let identity = tokio::select! {
         identity = identity::establish(&config, &dir, &sockets) => identity?,
         () = &mut stop => return Ok(()),
@@ -102,10 +110,14 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(),
 }
 
 async fn wait_for_cause(stopped_for: &mut watch::Receiver<Option<String>>) -> String {
-    match stopped_for.wait_for(Option::is_some).await {
-        Ok(text) => text.clone().unwrap_or_default(),
-        // The sender lives in the node, which lives in the caller.
-        Err(_) => std::future::pending().await,
+    loop {
+        if let Some(text) = stopped_for.borrow_and_update().clone() {
+            return text;
+        }
+        if stopped_for.changed().await.is_err() {
+            // The sender lives in the node, which lives in the caller.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -247,7 +259,8 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, ServeError> {
         // A follower is sent a snapshot only when the log it needs is gone.
         replication_lag_threshold: u64::MAX,
         max_payload_entries: ENTRIES_PER_MESSAGE_MAX,
-        purge_batch_size: 256,
+        // The log is dropped with each snapshot, also where snapshots are frequent.
+        purge_batch_size: config.snapshot_every_entries.min(256),
         ..openraft::Config::default()
     };
     let raft = raft.validate().map_err(|error| ServeError::damaged(&error))?;

@@ -112,6 +112,9 @@ pub(super) fn recover(db: &Db, tail_bytes_max: usize) -> Result<(LogStart, Tail)
     }
     let from = start.purged_index.map_or(0, |index| index + 1);
     let log = recovery.range(from)?;
+    if start.purged_index.is_some() && log.start != from {
+        return Err(recovery.corrupt(&format!("log entry {from} is missing")));
+    }
     let mut tail = Tail::new(log.clone(), tail_bytes_max);
     let mut bytes = 0;
     for index in log.clone().rev() {
@@ -205,5 +208,63 @@ impl From<io::Error> for ReadError {
 impl From<RowError> for ReadError {
     fn from(error: RowError) -> Self {
         Self::Row(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::Fault;
+    use super::*;
+
+    fn made(temp: &tempfile::TempDir) -> Db {
+        let fault = Fault::new(Arc::new(|fault| panic!("{fault}")));
+        Db::create(&temp.path().join("log"), 1 << 20, fault).expect("create")
+    }
+
+    #[test]
+    fn parts_that_a_crash_left_without_their_head_are_removed() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let db = made(&temp);
+        let large = vec![7; 3 * rows::ROW_BYTES_MAX];
+        write_entry(&db, 0, &large).expect("write");
+        for part in 1..3 {
+            db.insert(&entry_key(1, part), b"a part").expect("insert");
+        }
+        let (start, tail) = recover(&db, 0).expect("recover");
+        assert_eq!((start.last_index, tail.log()), (Some(0), 0..1));
+        assert_eq!(start.last_entry.as_deref(), Some(large.as_slice()));
+        assert_eq!(db.range(&entry_key(1, 0), &[ENTRIES + 1]).count(), 0);
+    }
+
+    // Purging once ran ahead of its mark, so that a crash could leave a hole after the old one.
+    #[test]
+    fn a_hole_after_the_purge_mark_is_damage() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let db = made(&temp);
+        write_meta(&db, PURGED, &2_u64.to_be_bytes()).expect("write");
+        for index in 3..6 {
+            write_entry(&db, index, b"entry").expect("write");
+        }
+        recover(&db, 0).expect("no hole");
+        db.remove(&entry_key(3, 0)).expect("remove");
+        let error = recover(&db, 0).err().expect("refused");
+        assert_eq!(error.code(), "store-damaged");
+        assert!(error.to_string().contains("entry 3 is missing"), "{error}");
+    }
+
+    #[test]
+    fn rows_below_the_purge_mark_do_not_count() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let db = made(&temp);
+        for index in 0..6 {
+            write_entry(&db, index, b"entry").expect("write");
+        }
+        write_meta(&db, PURGED, &3_u64.to_be_bytes()).expect("write");
+        assert_eq!(recover(&db, 0).expect("recover").1.log(), 4..6);
+        write_meta(&db, PURGED, &9_u64.to_be_bytes()).expect("write");
+        let (start, tail) = recover(&db, 0).expect("recover");
+        assert_eq!((start.first_index, start.last_index, tail.log()), (None, None, 10..10));
     }
 }

@@ -27,9 +27,9 @@ use super::{DataDir, Done, StoreError, locked};
 
 /// Small, since what is read often is in the tail.
 const CACHE_BYTES: u64 = 16 << 20;
-/// Rows purged between two groups of writes: about a millisecond; more, if the group was large, so
-/// that purging keeps up with appending.
-const PURGE_ROWS_MIN: usize = 128;
+/// What is purged between two groups of writes, in rows and in bytes, whichever is reached first:
+/// some milliseconds.  It is more after a large group, so that purging keeps up with appending.
+const PURGE_MIN: Amount = Amount { rows: 128, bytes: 1 << 20 };
 
 /// A handle to the log; clones share it, and dropping the last one is a [`LogStore::shutdown`].
 #[derive(Clone)]
@@ -103,9 +103,13 @@ impl LogStore {
                 shared.fail_all();
             }
         }));
-        // Rows may be left below the mark.
-        let purging = start.purged_index.is_some();
-        let writer = Writer { shared: shared.clone(), purging, purged: 0, rows_written: 0 };
+        let writer = Writer {
+            shared: shared.clone(),
+            purged: 0,
+            // Rows may be left below the mark.
+            purge_until: start.purged_index.map_or(0, |index| index + 1),
+            appended: Amount::default(),
+        };
         let writer = Thread::spawn("store-log", dir.fault().clone(), move || writer.run())
             .map_err(StoreError::io("start a thread for", &path))?;
         let handle = Handle { shared, writer: Mutex::new(Some(writer)) };
@@ -352,19 +356,27 @@ fn finish(done: Option<Done>, outcome: io::Result<()>) {
 /// The thread that writes.
 struct Writer {
     shared: Arc<Shared>,
-    /// Whether rows may be left below the purge mark.
-    purging: bool,
     /// No row is left below this index.  Purging goes on from here, as looking from the start would
     /// walk through the engine's empty nodes each time.
     purged: u64,
-    /// Rows written since some were purged.
-    rows_written: usize,
+    /// Rows below this index are to be removed: one past the purge mark in the database, which is
+    /// written before any of them goes.
+    purge_until: u64,
+    /// What was appended since some was purged.
+    appended: Amount,
+}
+
+/// An amount of rows.
+#[derive(Default)]
+struct Amount {
+    rows: usize,
+    bytes: usize,
 }
 
 impl Writer {
     fn run(mut self) {
         loop {
-            let wait = self.purging.then_some(Duration::ZERO);
+            let wait = (self.purged < self.purge_until).then_some(Duration::ZERO);
             let taken = self.shared.queue.take(wait);
             let outcome = self
                 .write_group(taken.jobs)
@@ -411,7 +423,8 @@ impl Writer {
         match work {
             Work::Append(entries) => {
                 for (index, bytes) in entries {
-                    self.rows_written += entries::write_entry(db, index, &bytes)?;
+                    self.appended.rows += entries::write_entry(db, index, &bytes)?;
+                    self.appended.bytes += bytes.len();
                 }
                 Ok(())
             }
@@ -422,7 +435,7 @@ impl Writer {
                 let mut value = index.to_be_bytes().to_vec();
                 value.extend_from_slice(&purged);
                 entries::write_meta(db, PURGED, &value)?;
-                self.purging = true;
+                self.purge_until = self.purge_until.max(index + 1);
                 Ok(())
             }
         }
@@ -430,23 +443,26 @@ impl Writer {
 
     /// Removes some rows below the purge mark.
     fn purge_some(&mut self) -> io::Result<()> {
-        let rows_max = PURGE_ROWS_MIN.max(2 * std::mem::take(&mut self.rows_written));
-        if !self.purging {
+        let appended = std::mem::take(&mut self.appended);
+        if self.purged >= self.purge_until {
             return Ok(());
         }
-        let until = locked(&self.shared.tail).log().start;
+        let rows_max = PURGE_MIN.rows.max(2 * appended.rows);
+        let bytes_max = PURGE_MIN.bytes.max(2 * appended.bytes);
+        let until = self.purge_until;
         let db = &self.shared.db;
-        let mut rows = 0;
-        for row in db.range(&entry_key(self.purged, 0), &entry_key(until, 0)).take(rows_max) {
-            let (key, _) = row?;
+        let mut purged = Amount::default();
+        for row in db.range(&entry_key(self.purged, 0), &entry_key(until, 0)) {
+            let (key, row) = row?;
             db.remove(&key)?;
-            rows += 1;
             self.purged = entry_of(&key).map_or(self.purged, |(index, _)| index);
+            purged.rows += 1;
+            purged.bytes += row.len();
+            if purged.rows >= rows_max || purged.bytes >= bytes_max {
+                return Ok(());
+            }
         }
-        if rows < rows_max {
-            self.purged = until;
-            self.purging = false;
-        }
+        self.purged = until;
         Ok(())
     }
 }

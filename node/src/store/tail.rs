@@ -67,10 +67,10 @@ impl Tail {
         self.entries.push_front(Entry { job: 0, bytes });
     }
 
-    /// Adds an entry; refuses one that does not follow the last.  An empty log may begin later
-    /// than it ended, after a snapshot.
+    /// Adds an entry; refuses one that does not follow the last, or the purge mark.  Only a log that
+    /// never had entries may begin anywhere.
     pub(super) fn append(&mut self, index: u64, bytes: Bytes, job: u64) -> Result<(), String> {
-        if self.log.is_empty() && index >= self.log.end {
+        if self.log == (0..0) {
             self.log = index..index;
             self.first = index;
         }
@@ -182,14 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_refused_but_an_empty_log_may_begin_later() {
+    fn a_gap_is_refused_but_a_new_log_may_begin_anywhere() {
         let mut tail = Tail::new(0..0, 100);
-        tail.append(3, bytes(3), 1).expect("an empty log");
+        tail.append(3, bytes(3), 1).expect("a new log");
         assert!(tail.append(5, bytes(5), 1).is_err());
         assert!(tail.append(3, bytes(3), 1).is_err(), "not without truncation");
         tail.purge_to(10);
         assert_eq!(tail.log(), 11..11);
         assert!(tail.append(10, bytes(10), 1).is_err());
+        assert!(tail.append(12, bytes(12), 1).is_err());
         tail.append(11, bytes(11), 1).expect("after the purge");
         assert!(tail.truncate_from(5).is_err(), "below the purge mark");
     }
