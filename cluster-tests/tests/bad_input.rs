@@ -165,8 +165,6 @@ async fn sessions_are_named_numbered_and_alive() -> anyhow::Result<()> {
     let cluster = Cluster::start_three().await?;
     for mut raw in Raw::on_leader_and_follower(&cluster).await? {
         let object = raw.object("sessions", "test").await?;
-        raw.set(object, "key", b"1").await?;
-        let before = raw.revision().await?;
         let session_id = raw.session;
         let context = |seq, first_incomplete| v1::WriteContext {
             session_id,
@@ -174,6 +172,10 @@ async fn sessions_are_named_numbered_and_alive() -> anyhow::Result<()> {
             first_incomplete,
             resent: false,
         };
+        // Two writes are answered, and the second one says so of the first.
+        raw.set_in(Some(context(100, 100)), object, "key", b"0").await?;
+        raw.set_in(Some(context(101, 101)), object, "key", b"1").await?;
+        let before = raw.revision().await?;
         let argument = Code::InvalidArgument;
         for (wrong, reason) in [
             (None, "session_id"),
@@ -186,9 +188,7 @@ async fn sessions_are_named_numbered_and_alive() -> anyhow::Result<()> {
             refused(answer, argument, "BAD_REQUEST", &[])?;
             ensure!(message.is_some_and(|m| m.contains(reason)), "it does not name {reason}");
         }
-        // Two writes are answered, and the session says so; then the first one comes again.
-        raw.set_in(Some(context(100, 100)), object, "key", b"1").await?;
-        raw.set_in(Some(context(101, 101)), object, "key", b"1").await?;
+        // Then the first one comes again.
         let late = raw.set_in(Some(context(100, 100)), object, "key", b"late").await;
         refused(late, Code::FailedPrecondition, "STALE_SEQ", &[("seq", "100")])?;
         // A session that never was: a revision that was a write's, and one yet to come.

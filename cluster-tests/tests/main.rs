@@ -6,6 +6,7 @@ mod bad_start;
 mod catch_up;
 mod counter;
 mod failover;
+mod headers;
 mod identity;
 mod leases;
 mod power_cut;
