@@ -175,7 +175,8 @@ impl Assessment {
                     self.nodes.iter().any(|n| n.id == self.leader && n.status.is_some());
                 leader_answers && self.voters_answering() >= self.quorum()
             }
-            Verdict::NoQuorum => false,
+            // Those that answer may be about to elect; too few of them never will.
+            Verdict::NoQuorum => self.voters_answering() < self.quorum(),
         }
     }
 
@@ -412,6 +413,7 @@ mod tests {
     fn without_a_leader_times_are_left_out_and_it_is_looked_again() {
         let assessment = assess(&cluster(&[1], 0));
         assert_eq!(assessment.verdict, Verdict::NoQuorum);
+        assert!(assessment.is_settled(), "one of three cannot elect");
         assert!(plain(&assessment).contains("(n1); n2 unreachable, n3 unreachable\n"));
         let assessment = assess(&cluster(&[1, 2, 3], 0));
         assert_eq!(assessment.verdict, Verdict::NoQuorum);

@@ -177,9 +177,32 @@ async fn a_node_that_came_back_on_other_ports_is_found_there() -> anyhow::Result
     // A rename keeps the inode: nothing needs to be said.
     std::fs::rename(&dir, &moved_to)?;
     let args = on_other_ports(&moved_to, &[])?;
-    let endpoint =
-        args[args.iter().position(|arg| arg == "--client-addr").expect("given") + 1].clone();
-    let log = cluster.dir().join("renamed.log");
+    found_where_it_is_now(&cluster, args).await?;
+    // Back where it was.
+    std::fs::rename(&moved_to, &dir)?;
+    cluster.start_node(follower)?;
+    cluster.settled().await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_came_back_on_another_client_port_is_no_copy() -> anyhow::Result<()> {
+    let cluster = Cluster::start_three().await?;
+    let follower = cluster.follower().await?;
+    cluster.kill(follower);
+    let mut args = on_other_ports(&cluster.data_dir(follower), &[])?;
+    *argument(&mut args, "--peer-addr") = cluster.peer_endpoint(follower);
+    found_where_it_is_now(&cluster, args).await?;
+    cluster.start_node(follower)?;
+    cluster.settled().await?;
+    cluster.finish().await
+}
+
+/// Starts a node with these arguments, waits until the members know its client endpoint and the
+/// leader hears from it, and kills it.
+async fn found_where_it_is_now(cluster: &Cluster, mut args: Vec<String>) -> anyhow::Result<()> {
+    let endpoint = argument(&mut args, "--client-addr").clone();
+    let log = cluster.dir().join("elsewhere.log");
     let mut node = holdfast_cluster_tests::NodeProcess::new(args, Vec::new(), &log)?;
     node.start()?;
     cluster
@@ -192,11 +215,13 @@ async fn a_node_that_came_back_on_other_ports_is_found_there() -> anyhow::Result
         .await?;
     node.check()?;
     node.kill();
-    // Back where it was.
-    std::fs::rename(&moved_to, &dir)?;
-    cluster.start_node(follower)?;
-    cluster.settled().await?;
-    cluster.finish().await
+    Ok(())
+}
+
+/// The value of a flag.
+fn argument<'a>(args: &'a mut [String], flag: &str) -> &'a mut String {
+    let at = args.iter().position(|arg| arg == flag).expect("on_other_ports gives both addresses");
+    &mut args[at + 1]
 }
 
 /// Runs a node that is to be refused.

@@ -36,7 +36,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 const MARK: &[u8] = b"\x00holdfast";
 /// The format of the database's rows, dated 2025-11.
 const MARKED: u8 = 1;
-const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// Nobody waits for this look: whoever writes or syncs meets the same error by itself.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 /// An open database: its default tree and a way to make it durable.
 pub(super) struct Db {

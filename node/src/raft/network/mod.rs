@@ -11,8 +11,8 @@ mod peers;
 mod snapshot;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -29,13 +29,18 @@ use openraft::{AnyError, OptionalSend};
 
 use super::convert;
 use super::types::{Member, Snapshot, TypeConfig, Vote};
-use crate::runtime;
+use crate::runtime::{self, Instant};
 pub(crate) use peers::{ForwardStream, MESSAGE_BYTES_MAX, Own, PeerError, Peers, keys};
 pub(crate) use snapshot::{Received, SnapshotCounters};
 
 /// How long an append may go unanswered before the stream is given up. A batch of 9 MiB with its
 /// sync takes a fraction of it.
 const APPEND_SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// How long a node that could not be reached is not dialled again by the same sender: heartbeats go
+/// out every 50 ms, and a node that is down answers none of them. Shorter than the shortest
+/// election time-out, so that a node that comes back hears of its leader before it stands.
+const REDIAL_AFTER: Duration = Duration::from_millis(100);
 
 type AppendStream<'a> = BoxStream<'a, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
@@ -53,6 +58,7 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
             client: self.peers.dial(&node.peer_endpoint),
             target,
             counters: Arc::clone(&self.counters),
+            reach: Reach::default(),
         }
     }
 }
@@ -62,6 +68,23 @@ pub(crate) struct Network {
     client: peers::Client,
     target: u64,
     counters: Arc<SnapshotCounters>,
+    reach: Reach,
+}
+
+/// When a node was last found out of reach.
+#[derive(Clone, Default)]
+struct Reach(Arc<Mutex<Option<Instant>>>);
+
+impl Reach {
+    fn failed(&self) {
+        *self.0.lock().expect("no code panics while it holds this lock") = Some(runtime::now());
+    }
+
+    /// Whether it was a moment ago, so that dialling it again is pointless.
+    fn just_failed(&self) -> bool {
+        let failed = *self.0.lock().expect("no code panics while it holds this lock");
+        failed.is_some_and(|at| runtime::now() < at + REDIAL_AFTER)
+    }
 }
 
 fn unreachable(cause: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
@@ -110,12 +133,12 @@ impl RaftNetworkV2<TypeConfig> for Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let client = self.client.clone();
+        let (client, reach) = (self.client.clone(), self.reach.clone());
         async move {
             let responses = stream::once(async move {
                 // Before dialling: openraft's back-off is awaited in here.
                 let Some(first) = input.next().await else { return stream::empty().boxed() };
-                append(client, first, input).await
+                append(client, reach, first, input).await
             });
             Ok(responses.flatten().boxed())
         }
@@ -187,12 +210,17 @@ impl RaftNetworkV2<TypeConfig> for Network {
 /// ends it or an answer is overdue.
 async fn append<S>(
     client: peers::Client,
+    reach: Reach,
     first: AppendEntriesRequest<TypeConfig>,
     rest: S,
 ) -> AppendStream<'static>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
+    if reach.just_failed() {
+        let cause = AnyError::error("it could not be reached a moment ago");
+        return stream::iter([Err(unreachable(&cause))]).boxed();
+    }
     let sent = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&sent);
     let requests = stream::iter([first]).chain(rest).map(move |request| {
@@ -204,7 +232,12 @@ where
     let mut rpc = client.rpc();
     let opened = match runtime::until(deadline, rpc.stream_append(request)).await {
         Some(Ok(response)) => response.into_inner(),
-        Some(Err(status)) => return stream::iter([Err(unreachable(&status))]).boxed(),
+        Some(Err(status)) => {
+            if status.code() == tonic::Code::Unavailable {
+                reach.failed();
+            }
+            return stream::iter([Err(unreachable(&status))]).boxed();
+        }
         None => return stream::iter([Err(unreachable(&silent()))]).boxed(),
     };
     let answers = stream::unfold(Some((opened, 0_u64)), move |state| {
