@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use holdfast_cluster_tests::{Ended, report, scale, serve_until_end};
+use holdfast_cluster_tests::{Ended, bound, report, scale, serve_until_end};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -78,6 +78,35 @@ fn status_with_a_lost_quorum_says_so_within_a_second() -> anyhow::Result<()> {
     let value = local.ok("state get demo key")?;
     ensure!(value.stdout == "1\n" || value.stdout == "2\n", "{value:?}");
     ensure!(local.run("status")?.code == Some(6), "two of three are not degraded");
+    Ok(())
+}
+
+/// The leader itself may be the one that is left: it tells how long the others have been silent,
+/// whether they are gone or only hang.
+#[test]
+fn a_leader_without_followers_is_no_quorum() -> anyhow::Result<()> {
+    let local = Local::up()?;
+    for (break_it, mend_it) in [("pause", "resume"), ("kill", "start")] {
+        let leader = local.json("status")?["leader"].as_str().context("it leads")?.to_owned();
+        let mut followers = ["n1", "n2", "n3"].to_vec();
+        followers.retain(|node| *node != leader);
+        for node in &followers {
+            local.ok(&format!("local {break_it} {node}"))?;
+        }
+        let ended = local.run("status")?;
+        // It looks until that second is nearly over, so a busy machine gets more of them.
+        ensure!(ended.took < bound(STATUS_MAX), "{break_it}: status took {:?}", ended.took);
+        ensure!(ended.code == Some(4), "{break_it}: {ended:?}");
+        let answers = format!("  cause: 1 of 3 voters answers ({leader}); ");
+        ensure!(ended.stderr.contains(&answers), "{break_it}: {ended:?}");
+        for node in &followers {
+            ensure!(ended.stderr.contains(&format!("{node} unreachable")), "{ended:?}");
+        }
+        for node in &followers {
+            local.ok(&format!("local {mend_it} {node}"))?;
+        }
+        local.until_status(0, "Healthy.")?;
+    }
     Ok(())
 }
 
