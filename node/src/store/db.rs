@@ -34,9 +34,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// A row that every database has from its creation on.
 const MARK: &[u8] = b"\x00holdfast";
-/// The format of the database's rows, dated 2025-11.
+/// The format of the database's rows, dated 2026-11.
 const MARKED: u8 = 1;
-/// Nobody waits for this look: whoever writes or syncs meets the same error by itself.
+/// Bounds how long a flush that sled leaves hanging after a failed write goes unnoticed.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 /// An open database: its default tree and a way to make it durable.

@@ -20,7 +20,7 @@ use rustix::fs::FlockOperation;
 use super::record::{self, Record, RecordError};
 use super::{Fault, OnFault, locked};
 
-/// The newest format of IDENTITY and CURRENT, dated 2025-11.
+/// The newest format of IDENTITY and CURRENT, dated 2026-11.
 const FORMAT: u32 = 1;
 const IDENTITY: &str = "IDENTITY";
 const CURRENT: &str = "CURRENT";

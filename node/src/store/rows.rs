@@ -18,7 +18,7 @@ use super::StoreError;
 pub(super) const ROW_BYTES_MAX: usize = 64 << 10;
 /// The largest value: 255 MiB, far beyond any limit of the layers above.
 pub(super) const VALUE_BYTES_MAX: usize = 255 << 20;
-/// The only version there is, dated 2025-11.
+/// The only version there is, dated 2026-11.
 const VERSION: u8 = 1;
 /// Version, CRC-32, number of rows, length.
 const HEAD_BYTES: usize = 1 + 4 + 2 + 4;
