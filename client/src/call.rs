@@ -8,6 +8,9 @@
 //!
 //! Invariants:
 //! - All copies of a write carry the same seq, and only the first is not marked as resent.
+//! - The answer to an unmarked copy may have come without a log entry, and then it says nothing
+//!   about marked ones: one of them that arrives later would still be carried out. It is the call's
+//!   result only if no other copy can be on its way; else a marked copy has to be answered.
 //! - *Definitely not applied* is reported only if every copy that was handed to a connection got a
 //!   definite answer, or if the refusal of one holds for all of them ([`Reach`]). A copy counts as
 //!   sent from the moment it is handed over, whether or not a byte of it left.
@@ -37,6 +40,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between rounds: about an election, after which a leader can be found.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 
+/// What is said of a node whose answer is not enough.
+const STRAY: &str = "answered, but another copy of the write may still be on its way";
+
 /// What a lost copy means for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -57,7 +63,7 @@ pub(crate) async fn run<C: Call>(
     load: impl Fn(bool) -> C + Sync,
 ) -> Result<C::Response, Error> {
     let sent = AtomicU32::new(0);
-    let mut progress = Progress::new(kind, C::NAME, &sent);
+    let mut progress = Progress::<C::Response>::new(kind, C::NAME, &sent);
     let mut round = Round::default();
     let mut flights = FuturesUnordered::new();
     let mut hedge = Hedge::new(kind, pool, deadline);
@@ -104,7 +110,7 @@ pub(crate) async fn run_at<C: Call>(
     request: C,
 ) -> Result<C::Response, Error> {
     let sent = AtomicU32::new(0);
-    let mut progress = Progress::new(Kind::Read, C::NAME, &sent);
+    let mut progress = Progress::<C::Response>::new(Kind::Read, C::NAME, &sent);
     let load = |_| request.clone();
     let silent = BTreeSet::from([endpoint.address().clone()]);
     let flight = tokio::select! {
@@ -165,7 +171,7 @@ async fn transmit<C: Call>(
 }
 
 /// What is known about a call that has no answer yet.
-struct Progress<'a> {
+struct Progress<'a, R> {
     kind: Kind,
     name: &'static str,
     started: Instant,
@@ -175,14 +181,16 @@ struct Progress<'a> {
     definite: u32,
     /// Those of them of which nobody knows what became.
     lost: u32,
+    /// The answer to the unmarked copy, while marked ones may be on their way.
+    answered: Option<R>,
     /// The last refusal, and whether the refused copy was marked as resent.
     refused: Option<(Refusal, bool)>,
     attempts: BTreeMap<Arc<str>, Attempt>,
     header: Option<Box<Header>>,
 }
 
-impl<'a> Progress<'a> {
-    fn new(kind: Kind, name: &'static str, sent: &'a AtomicU32) -> Progress<'a> {
+impl<'a, R: Headed> Progress<'a, R> {
+    fn new(kind: Kind, name: &'static str, sent: &'a AtomicU32) -> Progress<'a, R> {
         Progress {
             kind,
             name,
@@ -190,6 +198,7 @@ impl<'a> Progress<'a> {
             sent,
             definite: 0,
             lost: 0,
+            answered: None,
             refused: None,
             attempts: BTreeMap::new(),
             header: None,
@@ -207,10 +216,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Takes in what became of one copy; returns the call's result once that is certain.
-    fn take_in<R>(&mut self, pool: &Pool, flight: Flight<R>) -> Option<Result<R, Error>>
-    where
-        R: Headed,
-    {
+    fn take_in(&mut self, pool: &Pool, flight: Flight<R>) -> Option<Result<R, Error>> {
         let Flight { endpoint, was_sent, was_resent, result } = flight;
         let answer = match result {
             Ok(response) => {
@@ -218,7 +224,14 @@ impl<'a> Progress<'a> {
                 match pool.observe(&endpoint, &header, true) {
                     Ok(()) => {
                         endpoint.mark_good();
-                        return Some(Ok(response));
+                        if self.kind != Kind::Write || was_resent {
+                            return Some(Ok(response));
+                        }
+                        // It counts as lost from here: only its answer is left, and that is kept.
+                        self.lost += 1;
+                        self.note(endpoint.address(), None, STRAY.to_owned());
+                        self.answered = Some(response);
+                        return self.verdict();
                     }
                     Err(message) => {
                         let reason = Some("FOREIGN_CLUSTER".to_owned());
@@ -258,14 +271,23 @@ impl<'a> Progress<'a> {
             }
         };
         self.header = header.or(self.header.take());
-        let endpoint = endpoint.address();
-        let attempt = Attempt { endpoint: endpoint.to_string(), reason, message };
-        self.attempts.insert(endpoint.clone(), attempt);
-        self.verdict().map(Err)
+        self.note(endpoint.address(), reason, message);
+        self.verdict()
+    }
+
+    /// The call's result, if what has come in so far settles it.
+    fn verdict(&mut self) -> Option<Result<R, Error>> {
+        // Nor can a copy do anything any more once the session is gone.
+        let is_forgotten =
+            self.refused.as_ref().is_some_and(|(refusal, _)| refusal.reach() == Reach::Forgotten);
+        if self.answered.is_some() && (self.undecided() == 1 || is_forgotten) {
+            return self.answered.take().map(Ok);
+        }
+        self.refusal_stands().map(Err)
     }
 
     /// Whether the last refusal settles the call.
-    fn verdict(&mut self) -> Option<Error> {
+    fn refusal_stands(&mut self) -> Option<Error> {
         let (refusal, was_resent) = self.refused.as_ref()?;
         let reach = refusal.reach();
         let holds_for_all = match (reach, self.kind) {
@@ -285,19 +307,20 @@ impl<'a> Progress<'a> {
     /// Says of the endpoints that none of them can be used at all.
     fn note_faults(&mut self, faults: Vec<(Arc<str>, String)>) {
         for (address, message) in faults {
-            let attempt = Attempt { endpoint: address.to_string(), reason: None, message };
-            self.attempts.insert(address, attempt);
+            self.note(&address, None, message);
         }
     }
 
     /// Says of the endpoints with a copy in the air that they have not answered it.
     fn note_silent(&mut self, in_flight: &BTreeSet<Arc<str>>) {
         for address in in_flight {
-            let endpoint = address.to_string();
-            let message = SILENCE.to_owned();
-            let attempt = Attempt { endpoint, reason: None, message };
-            self.attempts.insert(address.clone(), attempt);
+            self.note(address, None, SILENCE.to_owned());
         }
+    }
+
+    fn note(&mut self, address: &Arc<str>, reason: Option<String>, message: String) {
+        let attempt = Attempt { endpoint: address.to_string(), reason, message };
+        self.attempts.insert(address.clone(), attempt);
     }
 
     /// The result of a call whose deadline has passed.

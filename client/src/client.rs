@@ -10,7 +10,7 @@ use crate::change_sources::ChangeSources;
 use crate::cluster::Cluster;
 use crate::config::ClientConfig;
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::error::{Applied, Error};
 use crate::masters::Masters;
 use crate::pool::Pool;
 use crate::rpc::{Call, Write};
@@ -170,14 +170,20 @@ impl Client {
         let Shared { pool, sessions } = &*self.shared;
         let session = sessions.current(pool, deadline).await?;
         let deadline = deadline.at_most(session.call_timeout_max());
-        // Dropped with this future, which gives the seq up.
+        // Dropped with this future, or with an unknown outcome, which gives the seq up.
         let seq = session.allot(deadline).await?;
         let load = |resent| {
             let mut request = request.clone();
             request.set_context(seq.context(resent));
             request
         };
-        call::run(pool, Kind::Write, deadline, load).await.map_err(|error| {
+        let result = call::run(pool, Kind::Write, deadline, load).await;
+        match &result {
+            Ok(_) => seq.decide(true),
+            Err(error) if error.applied() == Applied::No => seq.decide(false),
+            Err(_) => drop(seq),
+        }
+        result.map_err(|error| {
             if !error.is_session_gone() {
                 return error;
             }

@@ -6,7 +6,9 @@
 //! Invariants:
 //! - A seq is given out once, and `first_incomplete` is the lowest seq whose write is still worked
 //!   on: neither answered to its caller (an unknown outcome is an answer) nor given up by it. Once
-//!   a later write has told the cluster so, copies that are still on their way are refused.
+//!   a later write has told the cluster so, copies that are still on their way are refused. Only a
+//!   write that goes through the log tells it; so the writes after one that may have left copies
+//!   behind are marked as resent, until one of them is answered.
 //! - At most [`UNDECIDED_MAX`] seqs lie between `first_incomplete` and the next one.
 //! - A write is begun only if its session outlives the longest time that the write can take. That
 //!   is counted on CLOCK_BOOTTIME from before the first transmission of the last call that
@@ -110,6 +112,8 @@ struct Window {
     next: u64,
     /// Seqs given out and not yet answered.
     open: BTreeSet<u64>,
+    /// Seqs below it may have left copies behind, and the cluster may not know that they are over.
+    strays_below: u64,
 }
 
 impl Window {
@@ -127,7 +131,7 @@ impl Session {
             is_being_kept: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(PERMITS)),
-            window: Mutex::new(Window { next: 1, open: BTreeSet::new() }),
+            window: Mutex::new(Window { next: 1, open: BTreeSet::new(), strays_below: 0 }),
             moved: Notify::new(),
         }
     }
@@ -154,8 +158,9 @@ impl Session {
                 let moved = self.moved.notified();
                 tokio::pin!(moved);
                 moved.as_mut().enable();
-                if let Some(number) = self.next_seq() {
-                    return Seq { number, session: self.clone(), _permit: permit };
+                if let Some((number, told)) = self.next_seq() {
+                    let session = self.clone();
+                    return Seq { number, session, told, is_decided: false, _permit: permit };
                 }
                 moved.await;
             }
@@ -165,7 +170,9 @@ impl Session {
         })
     }
 
-    fn next_seq(&self) -> Option<u64> {
+    /// A new number, and if its write is to go through the log, the first incomplete one that it
+    /// tells the cluster at least.
+    fn next_seq(&self) -> Option<(u64, Option<u64>)> {
         let mut window = self.window();
         let number = window.next;
         if number - window.first_incomplete() >= UNDECIDED_MAX {
@@ -173,14 +180,20 @@ impl Session {
         }
         window.next += 1;
         window.open.insert(number);
-        Some(number)
+        let first_incomplete = window.first_incomplete();
+        Some((number, (window.strays_below > 0).then_some(first_incomplete)))
     }
 
-    fn finish(&self, number: u64) {
+    fn finish(&self, seq: &Seq) {
         let has_moved = {
             let mut window = self.window();
             let before = window.first_incomplete();
-            window.open.remove(&number);
+            window.open.remove(&seq.number);
+            if !seq.is_decided {
+                window.strays_below = window.strays_below.max(seq.number + 1);
+            } else if seq.told.is_some_and(|told| told >= window.strays_below) {
+                window.strays_below = 0;
+            }
             window.first_incomplete() > before
         };
         if has_moved {
@@ -223,6 +236,10 @@ impl Session {
 pub(crate) struct Seq {
     number: u64,
     session: Arc<Session>,
+    /// Set if all its copies go through the log: the first incomplete seq when it was given out.
+    told: Option<u64>,
+    /// Whether none of its copies can be carried out from here on.
+    is_decided: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -233,14 +250,23 @@ impl Seq {
             session_id: self.session.id,
             seq: self.number,
             first_incomplete: self.session.window().first_incomplete(),
-            resent,
+            resent: resent || self.told.is_some(),
+        }
+    }
+
+    /// The write is over, with a certain result; a seq that is only dropped leaves that open.
+    pub(crate) fn decide(mut self, was_carried_out: bool) {
+        self.is_decided = true;
+        if !was_carried_out {
+            // A node may have refused it by itself, and then the log knows nothing of it.
+            self.told = None;
         }
     }
 }
 
 impl Drop for Seq {
     fn drop(&mut self) {
-        self.session.finish(self.number);
+        self.session.finish(self);
     }
 }
 
@@ -286,15 +312,41 @@ mod tests {
         let third = allot(&session).await?;
         assert_eq!((first.number, second.number, third.number), (1, 2, 3));
         assert_eq!(third.context(false).first_incomplete, 1);
-        drop(second);
+        second.decide(true);
         assert_eq!(third.context(true).first_incomplete, 1);
-        drop(first);
+        first.decide(true);
         assert_eq!(third.context(true).first_incomplete, 3);
-        drop(third);
+        third.decide(true);
         let fourth = allot(&session).await?;
         let expected =
             proto::WriteContext { session_id: 7, seq: 4, first_incomplete: 4, resent: false };
         assert_eq!(fourth.context(false), expected);
+        Ok(())
+    }
+
+    // G4: whatever a write that was given up has left on its way, no later one is answered before
+    // the cluster knows to refuse it.
+    #[tokio::test]
+    async fn writes_after_one_given_up_go_through_the_log() -> Result<(), Error> {
+        let session = session(600 * SECOND);
+        let first = allot(&session).await?;
+        let given_up = allot(&session).await?;
+        assert!(!given_up.context(false).resent);
+        drop(given_up);
+        // The first one is still open, so this one cannot tell the cluster of the second.
+        let third = allot(&session).await?;
+        assert!(third.context(false).resent);
+        third.decide(true);
+        first.decide(true);
+        // A refusal need not have come from the log.
+        let fourth = allot(&session).await?;
+        assert!(fourth.context(false).resent);
+        fourth.decide(false);
+        let fifth = allot(&session).await?;
+        assert!(fifth.context(false).resent);
+        fifth.decide(true);
+        let sixth = allot(&session).await?;
+        assert!(!sixth.context(false).resent);
         Ok(())
     }
 

@@ -55,6 +55,8 @@ struct Control {
     up: Flow,
     /// From the server to the client.
     down: Flow,
+    /// What clients send from now on is thrown away.
+    deaf: bool,
     end: bool,
 }
 
@@ -79,7 +81,8 @@ impl Proxy {
     /// If it cannot listen.
     pub async fn start(target: &str) -> anyhow::Result<Proxy> {
         let port = ports::reserve(1)?.pop().context("one port was asked for")?;
-        let first = Control { cut: false, up: Flow::Pass, down: Flow::Pass, end: false };
+        let first =
+            Control { cut: false, up: Flow::Pass, down: Flow::Pass, deaf: false, end: false };
         let (control, controls) = watch::channel(first);
         let (opened, open) = watch::channel(false);
         let held = Arc::new(Held::default());
@@ -140,6 +143,11 @@ impl Proxy {
     pub fn pass(&self) {
         self.up(Flow::Pass);
         self.down(Flow::Pass);
+    }
+
+    /// Takes in nothing more from clients, for good: what it holds is the last that the server gets.
+    pub fn deafen(&self) {
+        self.control.send_modify(|control| control.deaf = true);
     }
 
     /// How many bytes from clients it holds.
@@ -260,17 +268,23 @@ async fn pump(
         Direction::Down => &held.down,
     };
     let (chunks, queue) = mpsc::unbounded_channel();
-    tokio::join!(take_in(from, chunks, count), pass_on(direction, to, queue, controls, count));
+    let is_deaf = || matches!(direction, Direction::Up) && controls.borrow().deaf;
+    let taken_in = take_in(from, chunks, is_deaf, count);
+    tokio::join!(taken_in, pass_on(direction, to, queue, controls.clone(), count));
 }
 
 async fn take_in(
     mut from: OwnedReadHalf,
     chunks: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
+    is_deaf: impl Fn() -> bool,
     count: &AtomicUsize,
 ) {
     let mut buffer = vec![0; CHUNK];
     // An error ends the stream as its end does.
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if is_deaf() {
+            continue;
+        }
         count.fetch_add(length, Ordering::Relaxed);
         if chunks.send((Instant::now(), buffer[..length].to_vec())).is_err() {
             return;

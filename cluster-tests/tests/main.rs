@@ -8,6 +8,7 @@ mod counter;
 mod failover;
 mod headers;
 mod identity;
+mod late_copies;
 mod leases;
 mod power_cut;
 mod quiet;

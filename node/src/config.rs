@@ -37,7 +37,7 @@ pub struct Config {
     pub node_id: Option<u64>,
     /// How the node comes to its cluster.
     pub start: Start,
-    /// Accept that the data directory was moved: its device or inode changed.
+    /// Accept that the data directory was moved: it is not the one that its identity was written in.
     pub moved: bool,
     /// How often the leader shows life, in milliseconds.
     pub heartbeat_ms: u64,

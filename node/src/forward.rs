@@ -22,9 +22,6 @@ const QUEUE_MAX: usize = 16_384;
 const ON_STREAM_MAX: usize = 1024;
 /// How long opening the stream may take before the attempt is given up.
 const OPEN_MAX: Duration = Duration::from_millis(500);
-/// For how long a leader that could not be reached is not dialled again: while it is dead and no
-/// other is elected, every waiting call comes by here again and again.
-const REDIAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The way to the leader.
 #[derive(Clone)]
@@ -83,7 +80,6 @@ struct Link {
 async fn run(peers: Peers, mut queue: mpsc::Receiver<Outgoing>) {
     let mut link: Option<Link> = None;
     let mut next_id = 0_u64;
-    let mut unreachable: Option<Unreachable> = None;
     loop {
         let step = match &mut link {
             None => Step::Send(queue.recv().await),
@@ -96,7 +92,7 @@ async fn run(peers: Peers, mut queue: mpsc::Receiver<Outgoing>) {
             Step::Send(None) => return,
             Step::Send(Some(outgoing)) => {
                 next_id += 1;
-                send(&peers, &mut link, &mut unreachable, next_id, outgoing).await;
+                send(&peers, &mut link, next_id, outgoing).await;
             }
             Step::Answer(Ok(response)) => {
                 let open = link.as_mut().expect("an answer comes from an open link");
@@ -115,40 +111,14 @@ enum Step {
     Answer(Result<peer::ForwardResponse, crate::raft::network::PeerError>),
 }
 
-/// A leader that could not be dialled.
-struct Unreachable {
-    leader: u64,
-    message: String,
-    until: Instant,
-}
-
-async fn send(
-    peers: &Peers,
-    link: &mut Option<Link>,
-    unreachable: &mut Option<Unreachable>,
-    id: u64,
-    outgoing: Outgoing,
-) {
+async fn send(peers: &Peers, link: &mut Option<Link>, id: u64, outgoing: Outgoing) {
     if let Some(old) = link.take_if(|open| open.leader != outgoing.leader) {
         break_off(old, "another node leads now");
     }
     if link.is_none() {
-        let known = unreachable
-            .as_ref()
-            .filter(|known| known.leader == outgoing.leader && runtime::now() < known.until)
-            .map(|known| Err(known.message.clone()));
-        let opened = match known {
-            Some(failed) => failed,
-            None => open(peers, outgoing.leader).await,
-        };
-        match opened {
+        match open(peers, outgoing.leader).await {
             Ok(opened) => *link = Some(opened),
             Err(message) => {
-                let until = runtime::now() + REDIAL_PAUSE;
-                let leader = outgoing.leader;
-                if unreachable.as_ref().is_none_or(|known| known.until <= runtime::now()) {
-                    *unreachable = Some(Unreachable { leader, message: message.clone(), until });
-                }
                 let failed = Failed::NotProposed { reason: NotProposed::NotLeader, message };
                 // Nobody waits any more: nothing was sent.
                 let _ = outgoing.answer.send(Err(failed));

@@ -5,7 +5,7 @@
 //! of the election and nothing more. Repeating a write is safe because it carries its session and
 //! seq; what the node cannot find out before the deadline, it reports as unknown.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_machine::{Request, Response, State};
@@ -22,7 +22,7 @@ use crate::raft::machine::Applied;
 use crate::raft::network::{Peers, SnapshotCounters};
 use crate::raft::types::Raft;
 use crate::read::{ReadFailed, Reads};
-use crate::runtime::{self, Instant};
+use crate::runtime::{self, Instant, Pace};
 use crate::store::{DataDir, LogStore};
 
 /// How many calls are held at most while there is no leader; one more is refused as overloaded.
@@ -38,21 +38,6 @@ pub(crate) enum WriteFailed {
     NotApplied { reason: NotProposed, message: String },
     /// It may have been applied.
     Unknown(String),
-}
-
-/// When this process last heard from a leader.
-#[derive(Clone, Default)]
-pub(crate) struct Heard(Arc<Mutex<Option<Instant>>>);
-
-impl Heard {
-    pub(crate) fn now(&self) {
-        *self.0.lock().expect("no code panics while it holds this lock") = Some(runtime::now());
-    }
-
-    fn within(&self, duration: Duration) -> bool {
-        let last = *self.0.lock().expect("no code panics while it holds this lock");
-        last.is_some_and(|last| last.elapsed() <= duration)
-    }
 }
 
 /// Everything that serves calls.
@@ -71,7 +56,7 @@ pub(crate) struct Node {
     /// Held while the membership changes, also while the change waits for a quorum: that is what
     /// makes it one change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
-    pub(crate) heard: Heard,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) alarms: Alarms,
     /// Set once, by whatever makes the node stop by itself.
     pub(crate) stop_reason: watch::Sender<Option<String>>,
@@ -92,7 +77,7 @@ impl Node {
         let recent = Duration::from_millis(2 * self.config.election_max_ms);
         match self.lead.borrow().leader {
             Leader::None => false,
-            Leader::Other(_) => self.heard.within(recent),
+            Leader::Other(_) => self.pace.heard_within(recent),
             Leader::Me(_) => {
                 let alone = self.raft.voter_ids().count() == 1;
                 let metrics = self.raft.data_metrics();

@@ -4,14 +4,17 @@
 //! simulated runtime can later drive a whole cluster from a seed. Channels come from tokio::sync
 //! directly: they need no runtime.
 
+mod pace;
+
 use std::future::Future;
 use std::time::Duration;
 
+pub(crate) use pace::Pace;
 pub(crate) use tokio::task::JoinHandle;
 pub(crate) use tokio::time::Instant;
 
 /// The runtime that consensus runs on.
-pub(crate) type Runtime = openraft::impls::TokioRuntime;
+pub(crate) type Runtime = pace::Paced;
 
 /// Starts a task; its owner keeps the handle or the task ends with the node (see [`Tasks`]).
 pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use holdfast_node::store::{DataDir, DirError, Identity, LogStore, StateStore, sync};
+use holdfast_node::store::{DataDir, DirError, Identity, LogStore, Place, StateStore, sync};
 
 fn open(path: &Path) -> Result<DataDir, DirError> {
     DataDir::open(path, Arc::new(|_: &str| {}))
@@ -18,8 +18,7 @@ fn identity() -> Identity {
         cluster_id: Some(*b"0123456789abcdef"),
         node_id: 3,
         incarnation: 77,
-        device: 0,
-        inode: 0,
+        place: Place::default(),
     }
 }
 
@@ -46,9 +45,8 @@ fn an_identity_comes_back_and_pending_joins_too() {
         let dir = open(temp.path()).expect("open");
         let found = dir.identity().expect("an identity");
         assert_eq!(found.format, 1);
-        assert!(found.inode > 0);
-        let (device, inode) = (found.device, found.inode);
-        assert_eq!(found, Identity { format: 1, device, inode, ..written });
+        assert!(found.place.inode > 0);
+        assert_eq!(found, Identity { format: 1, place: found.place, ..written });
         dir.check_place(false).expect("the same place");
     }
 }
@@ -75,7 +73,29 @@ fn a_copy_is_refused_unless_the_operator_says_that_it_was_moved() {
 
     // Renaming is not copying.
     fs::rename(&copy, temp.path().join("renamed")).expect("rename");
-    open(&temp.path().join("renamed")).expect("open").check_place(false).expect("the same inode");
+    open(&temp.path().join("renamed")).expect("open").check_place(false).expect("the same place");
+}
+
+// N1: a file system may give the inode of a removed directory to the one that is made next.
+#[test]
+fn a_copy_in_the_place_of_its_removed_original_is_refused() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let (path, aside) = (temp.path().join("node"), temp.path().join("aside"));
+    let files = ["IDENTITY", "CURRENT"];
+    open(&path).expect("open").write_identity(identity()).expect("write");
+    fs::create_dir(&aside).expect("create");
+    for file in files {
+        fs::copy(path.join(file), aside.join(file)).expect("copy");
+    }
+    for _ in 0..20 {
+        fs::remove_dir_all(&path).expect("remove");
+        fs::create_dir(&path).expect("create");
+        for file in files {
+            fs::copy(aside.join(file), path.join(file)).expect("copy");
+        }
+        let error = open(&path).expect("open").check_place(false).expect_err("refused");
+        assert_eq!(error.code(), "copied-directory");
+    }
 }
 
 #[test]

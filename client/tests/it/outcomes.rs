@@ -192,6 +192,55 @@ async fn refusal_waits_for_the_copies_in_the_air() -> Result<(), Error> {
     Ok(())
 }
 
+/// The first copy is answered only when the second, to another node, is on its way for good.
+fn hedged(one: &Node, two: &Node) -> Gate {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    nth_copy(one, 0, move || Action::Wait(held.clone(), Box::new(Action::Default)));
+    nth_copy(two, 0, || Action::Hang);
+    gate
+}
+
+// G4, S3: an answer to the first copy may have left no outcome behind, so that the second one would
+// still be carried out.
+#[tokio::test]
+async fn answer_to_the_first_copy_is_not_enough_beside_a_second() -> Result<(), Error> {
+    let (one, two, three) = (Node::start(1).await, Node::start(2).await, Node::start(3).await);
+    let gate = hedged(&one, &two);
+    let client = client(&[&one, &two, &three]);
+    let state = client.state();
+    let (written, _) = tokio::join!(in_time(state.set(1, "key", "value")), async {
+        two.await_seen("set_state", 1).await;
+        gate.open();
+    });
+    assert!(written?.written);
+    let copies: Vec<_> = [&one, &three].iter().flat_map(|node| node.seen("set_state")).collect();
+    assert_eq!(copies.iter().filter(|copy| copy.is_resent()).count(), 1, "{copies:?}");
+    assert!(copies.iter().all(|copy| copy.seq() == 1));
+    Ok(())
+}
+
+// G4, G5
+#[tokio::test]
+async fn answer_to_the_first_copy_alone_leaves_the_outcome_open() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    let gate = hedged(&one, &two);
+    let held = gate.clone();
+    one.script(move |seen| match (seen.call, seen.earlier) {
+        ("set_state", 0) => Action::Wait(held.clone(), Box::new(Action::Default)),
+        ("set_state", _) => Action::Hang,
+        _ => Action::Default,
+    });
+    let client = client(&[&one, &two]).with_timeout(SHORT);
+    let state = client.state();
+    let (result, _) = tokio::join!(in_time(state.set(1, "key", "value")), async {
+        two.await_seen("set_state", 1).await;
+        gate.open();
+    });
+    let error = result.expect_err("the second copy may still be carried out");
+    assert!(matches!(&error, Error::OutcomeUnknown { .. }), "{error:?}");
+}
+
 // G4
 #[tokio::test]
 async fn expired_session_is_reported_and_the_write_not_moved() -> Result<(), Error> {
@@ -244,8 +293,11 @@ async fn dropped_write_is_given_up() -> Result<(), Error> {
     in_time(client.state().set(1, "key", "next")).await?;
     let seen = node.seen("set_state");
     assert_eq!(seen.iter().map(|copy| copy.text.as_str()).collect::<Vec<_>>(), ["dropped", "next"]);
-    // A copy of it that is still on its way is stale from here on.
+    // A copy of it that is still on its way is stale from here on, which only the log can tell.
     assert_eq!(seen[1].context.map(|c| (c.seq, c.first_incomplete)), Some((2, 2)));
+    assert!(seen[1].is_resent());
+    in_time(client.state().set(1, "key", "last")).await?;
+    assert!(!node.seen("set_state")[2].is_resent());
     Ok(())
 }
 

@@ -184,12 +184,12 @@ impl Peer for PeerCalls {
         self.check(request.metadata()).await?;
         // A message that cannot be read ends the stream: openraft sees its input close, and the
         // leader opens a new one.
-        let messages = (request.into_inner(), self.node.heard.clone());
-        let requests = futures::stream::unfold(messages, |(mut messages, heard)| async move {
+        let messages = (request.into_inner(), Arc::clone(&self.node.pace));
+        let requests = futures::stream::unfold(messages, |(mut messages, pace)| async move {
             let message = messages.message().await.ok().flatten()?;
-            heard.now();
+            pace.heard();
             match convert::append_from_wire(message) {
-                Ok(request) => Some((request, (messages, heard))),
+                Ok(request) => Some((request, (messages, pace))),
                 Err(error) => {
                     tracing::warn!("append from a peer: {error}");
                     None

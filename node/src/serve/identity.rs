@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::raft::network::Own;
 use crate::raft::types::Member;
 use crate::runtime;
-use crate::store::{DataDir, Identity};
+use crate::store::{DataDir, Identity, Place};
 
 /// How long one endpoint may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -139,8 +139,7 @@ fn new_identity(config: &Config) -> Identity {
         cluster_id: None,
         node_id: config.node_id.unwrap_or(0),
         incarnation: random(),
-        device: 0,
-        inode: 0,
+        place: Place::default(),
     }
 }
 

@@ -29,13 +29,14 @@ use crate::alarm::Alarms;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::leadership::{self, Leader};
-use crate::node::{Heard, Node};
+use crate::node::Node;
 use crate::propose::Proposer;
 use crate::raft::log::Log;
 use crate::raft::machine::StateMachine;
 use crate::raft::network::{Factory, Own, Peers, SnapshotCounters};
 use crate::raft::types::Raft;
 use crate::read::Reads;
+use crate::runtime::Pace;
 use crate::store::{DataDir, LogStore, StateStore, sync};
 use crate::{agree, expire, grpc, members, runtime};
 
@@ -48,6 +49,8 @@ const KEEPALIVE_MAX: Duration = Duration::from_secs(10);
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 /// How long calls in flight may take to finish once the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// How long consensus may have stopped by itself before the node stops too.
+const FAILURE_WATCH_PAUSE: Duration = Duration::from_millis(250);
 /// What one replication message carries at most, in entries; the log bounds its bytes.
 const ENTRIES_PER_MESSAGE_MAX: u64 = 1024;
 
@@ -176,11 +179,18 @@ impl Running {
         let snapshots = Arc::new(SnapshotCounters::default());
         let raft_log =
             Log::new(log.clone(), log_start).map_err(|error| ServeError::damaged(&error))?;
-        let factory = Factory { peers: peers.clone(), counters: Arc::clone(&snapshots) };
+        let pace = Pace::new(
+            Duration::from_millis(config.heartbeat_ms),
+            Duration::from_millis(config.election_min_ms),
+        );
+        let factory = Factory {
+            peers: peers.clone(),
+            counters: Arc::clone(&snapshots),
+            pace: Arc::clone(&pace),
+        };
         let raft =
-            Raft::new(identity.own.node_id, raft_config(&config)?, factory, raft_log, machine)
-                .await
-                .map_err(|fatal| ServeError::damaged(&fatal))?;
+            Raft::new(identity.own.node_id, raft_config(&config)?, factory, raft_log, machine);
+        let raft = pace.drive(raft).await.map_err(|fatal| ServeError::damaged(&fatal))?;
         if identity.forms {
             form(&raft, &identity.own, sockets).await?;
         }
@@ -210,7 +220,7 @@ impl Running {
             log,
             held: Node::held_calls(),
             changing: tokio::sync::Mutex::new(()),
-            heard: Heard::default(),
+            pace,
             alarms: Alarms::default(),
             stop_reason,
             tasks,
@@ -316,6 +326,8 @@ fn background(node: &Arc<Node>) {
             if metrics.changed().await.is_err() {
                 return;
             }
+            // They change with every tick and entry, and this is looked for once in a node's life.
+            runtime::sleep(FAILURE_WATCH_PAUSE).await;
         }
     });
 }

@@ -6,14 +6,15 @@
 //! - A database directory counts only once CURRENT names it; what CURRENT does not name is the
 //!   rest of something unfinished and is removed at the next open.
 //! - A directory that Holdfast did not make is never cleaned up.
-//! - A copy of a directory is noticed: IDENTITY records the device and inode of the directory
-//!   itself, and two nodes with one identity could vote twice.
+//! - A copy of a directory is noticed: IDENTITY records the [`Place`] of the directory itself, and
+//!   two nodes with one identity could vote twice.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::FlockOperation;
 
@@ -39,10 +40,42 @@ pub struct Identity {
     pub node_id: u64,
     /// Tells this directory from an earlier one of the same node id.
     pub incarnation: u64,
-    /// The device that holds the data directory; filled in by [`DataDir::write_identity`].
+    /// The directory itself; filled in by [`DataDir::write_identity`].
+    pub place: Place,
+}
+
+/// What tells one directory from every other, wherever it is moved on its file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The device that holds it.
     pub device: u64,
-    /// The inode of the data directory itself; filled in by [`DataDir::write_identity`].
+    /// Its inode. Once it is removed, the next directory may get the same.
     pub inode: u64,
+    /// When it was made, in nanoseconds since 1970 by the wall clock of that time (statx(2), btime);
+    /// 0 where the file system does not say.
+    pub born_ns: u64,
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Place> {
+        let metadata = fs::metadata(path)?;
+        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let born_ns = born.and_then(|born| u64::try_from(born.as_nanos()).ok()).unwrap_or(0);
+        Ok(Place { device: metadata.dev(), inode: metadata.ino(), born_ns })
+    }
+
+    fn is_same(&self, other: &Place) -> bool {
+        let is_known = self.born_ns != 0 && other.born_ns != 0;
+        (self.device, self.inode) == (other.device, other.inode)
+            && (!is_known || self.born_ns == other.born_ns)
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Place { device, inode, born_ns } = self;
+        write!(f, "device {device}, inode {inode}, made at {born_ns} ns")
+    }
 }
 
 /// Why a data directory cannot be used; each variant is a section of the runbook.
@@ -68,18 +101,18 @@ pub enum DirError {
     },
     /// The directory is not where its identity was written.
     #[error(
-        "data directory {} is a copy: node {node_id} was set up on device {}, inode {}, this is \
-         device {}, inode {}", path.display(), written.0, written.1, found.0, found.1
+        "data directory {} is a copy: node {node_id} was set up on {written}, this is {found}",
+        path.display()
     )]
     Copied {
         /// The data directory.
         path: PathBuf,
         /// The node whose directory it is a copy of.
         node_id: u64,
-        /// Device and inode in IDENTITY.
-        written: (u64, u64),
-        /// Device and inode of the directory.
-        found: (u64, u64),
+        /// The place in IDENTITY.
+        written: Place,
+        /// The directory.
+        found: Place,
     },
     /// IDENTITY or CURRENT is damaged or missing.
     #[error("{} cannot be trusted: {cause}", file.display())]
@@ -219,10 +252,10 @@ impl DataDir {
         *locked(&self.0.identity)
     }
 
-    /// Makes the directory that of `identity`, durably; format, device and inode are filled in.
+    /// Makes the directory that of `identity`, durably; format and place are filled in.
     pub fn write_identity(&self, identity: Identity) -> Result<(), DirError> {
-        let (device, inode) = self.place()?;
-        let identity = Identity { format: FORMAT, device, inode, ..identity };
+        let place = self.place()?;
+        let identity = Identity { format: FORMAT, place, ..identity };
         let cluster = identity.cluster_id.map_or_else(|| "pending".to_owned(), |id| hex(&id));
         let record = Record::new(
             FORMAT,
@@ -230,8 +263,9 @@ impl DataDir {
                 ("cluster", cluster),
                 ("node", identity.node_id.to_string()),
                 ("incarnation", identity.incarnation.to_string()),
-                ("device", device.to_string()),
-                ("inode", inode.to_string()),
+                ("device", place.device.to_string()),
+                ("inode", place.inode.to_string()),
+                ("born", place.born_ns.to_string()),
             ],
         );
         record
@@ -243,12 +277,11 @@ impl DataDir {
 
     /// Checks that the directory is the one its identity was written in.
     ///
-    /// With `moved`, the operator vouches for that, and device and inode are written anew.
+    /// With `moved`, the operator vouches for that, and the place is written anew.
     pub fn check_place(&self, moved: bool) -> Result<(), DirError> {
         let Some(identity) = self.identity() else { return Ok(()) };
-        let found = self.place()?;
-        let written = (identity.device, identity.inode);
-        if written == found {
+        let (written, found) = (identity.place, self.place()?);
+        if written.is_same(&found) {
             return Ok(());
         }
         if moved {
@@ -286,10 +319,9 @@ impl DataDir {
         Ok(())
     }
 
-    fn place(&self) -> Result<(u64, u64), DirError> {
+    fn place(&self) -> Result<Place, DirError> {
         let path = &self.0.path;
-        let metadata = fs::metadata(path).map_err(unwritable(path, "look at the directory"))?;
-        Ok((metadata.dev(), metadata.ino()))
+        Place::of(path).map_err(unwritable(path, "look at the directory"))
     }
 }
 
@@ -354,8 +386,11 @@ fn read_identity(file: &Path) -> Result<Option<Identity>, DirError> {
             cluster_id,
             node_id: record.number("node")?,
             incarnation: record.number("incarnation")?,
-            device: record.number("device")?,
-            inode: record.number("inode")?,
+            place: Place {
+                device: record.number("device")?,
+                inode: record.number("inode")?,
+                born_ns: record.number("born")?,
+            },
         })
     };
     parse().map(Some).map_err(bad(file))

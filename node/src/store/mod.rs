@@ -49,7 +49,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use entries::LogStart;
 pub use fault::{Fault, OnFault};
-pub use header::{DataDir, DirError, Identity};
+pub use header::{DataDir, DirError, Identity, Place};
 pub use log::LogStore;
 pub use state::{Row, RowChange, StateStore};
 

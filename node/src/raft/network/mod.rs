@@ -1,18 +1,20 @@
 //! openraft's network on the peer protocol.
 //!
 //! One connection for replication, one for heartbeats and votes, one for snapshots, so that a
-//! large transfer never delays a sign of life. Appends are pipelined on one stream.
+//! large transfer never delays a sign of life. Appends are pipelined on one stream; those without
+//! entries go one by one on another that stays open ([`beat`]).
 //!
 //! Trap: openraft awaits its back-off *inside* the request stream. A transport that fails before
 //! it has polled that stream is retried in a hot loop (0.8 of a core with one follower down), so
 //! the first request is always pulled before anything is dialled.
 
+mod beat;
 mod peers;
 mod snapshot;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -29,7 +31,7 @@ use openraft::{AnyError, OptionalSend};
 
 use super::convert;
 use super::types::{Member, Snapshot, TypeConfig, Vote};
-use crate::runtime::{self, Instant};
+use crate::runtime::{self, Pace};
 pub(crate) use peers::{ForwardStream, MESSAGE_BYTES_MAX, Own, PeerError, Peers, keys};
 pub(crate) use snapshot::{Received, SnapshotCounters};
 
@@ -48,6 +50,7 @@ type AppendStream<'a> = BoxStream<'a, Result<StreamAppendResult<TypeConfig>, RPC
 pub(crate) struct Factory {
     pub(crate) peers: Peers,
     pub(crate) counters: Arc<SnapshotCounters>,
+    pub(crate) pace: Arc<Pace>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
@@ -58,7 +61,8 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
             client: self.peers.dial(&node.peer_endpoint),
             target,
             counters: Arc::clone(&self.counters),
-            reach: Reach::default(),
+            beats: beat::Beats::default(),
+            pace: Arc::clone(&self.pace),
         }
     }
 }
@@ -68,23 +72,8 @@ pub(crate) struct Network {
     client: peers::Client,
     target: u64,
     counters: Arc<SnapshotCounters>,
-    reach: Reach,
-}
-
-/// When a node was last found out of reach.
-#[derive(Clone, Default)]
-struct Reach(Arc<Mutex<Option<Instant>>>);
-
-impl Reach {
-    fn failed(&self) {
-        *self.0.lock().expect("no code panics while it holds this lock") = Some(runtime::now());
-    }
-
-    /// Whether it was a moment ago, so that dialling it again is pointless.
-    fn just_failed(&self) -> bool {
-        let failed = *self.0.lock().expect("no code panics while it holds this lock");
-        failed.is_some_and(|at| runtime::now() < at + REDIAL_AFTER)
-    }
+    beats: beat::Beats,
+    pace: Arc<Pace>,
 }
 
 fn unreachable(cause: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
@@ -133,12 +122,25 @@ impl RaftNetworkV2<TypeConfig> for Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let (client, reach) = (self.client.clone(), self.reach.clone());
+        let (client, beats) = (self.client.clone(), self.beats.clone());
+        let pace = Arc::clone(&self.pace);
         async move {
             let responses = stream::once(async move {
                 // Before dialling: openraft's back-off is awaited in here.
                 let Some(first) = input.next().await else { return stream::empty().boxed() };
-                append(client, reach, first, input).await
+                if !first.entries.is_empty() {
+                    return append(client, first, input).await;
+                }
+                pace.sent();
+                let answer = beat(&client, &beats, first).await;
+                let goes_on = matches!(&answer, Ok(Ok(_)));
+                let rest = stream::once(async move {
+                    match input.next().await.filter(|_| goes_on) {
+                        Some(next) => append(client, next, input).await,
+                        None => stream::empty().boxed(),
+                    }
+                });
+                stream::iter([answer]).chain(rest.flatten()).boxed()
             });
             Ok(responses.flatten().boxed())
         }
@@ -206,20 +208,42 @@ impl RaftNetworkV2<TypeConfig> for Network {
     }
 }
 
+/// Sends one append without entries.
+async fn beat(
+    client: &peers::Client,
+    beats: &beat::Beats,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
+    if let Some(cause) = client.unreached_within(REDIAL_AFTER) {
+        return Err(unreachable(&AnyError::error(cause)));
+    }
+    let deadline = runtime::now() + APPEND_SILENCE_MAX;
+    match runtime::until(deadline, beats.send(client, request)).await {
+        Some(answer) => answer.map_err(|status| failed(client, &status)),
+        None => Err(unreachable(&silent())),
+    }
+}
+
+/// What a call has come to; remembers a node that could not be reached.
+fn failed(client: &peers::Client, status: &tonic::Status) -> RPCError<TypeConfig> {
+    if status.code() == tonic::Code::Unavailable {
+        client.note_unreached(status.message().to_owned());
+    }
+    unreachable(status)
+}
+
 /// Opens the stream with its first request and yields the answers in order, until either side
 /// ends it or an answer is overdue.
 async fn append<S>(
     client: peers::Client,
-    reach: Reach,
     first: AppendEntriesRequest<TypeConfig>,
     rest: S,
 ) -> AppendStream<'static>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
-    if reach.just_failed() {
-        let cause = AnyError::error("it could not be reached a moment ago");
-        return stream::iter([Err(unreachable(&cause))]).boxed();
+    if let Some(cause) = client.unreached_within(REDIAL_AFTER) {
+        return stream::iter([Err(unreachable(&AnyError::error(cause)))]).boxed();
     }
     let sent = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&sent);
@@ -232,12 +256,7 @@ where
     let mut rpc = client.rpc();
     let opened = match runtime::until(deadline, rpc.stream_append(request)).await {
         Some(Ok(response)) => response.into_inner(),
-        Some(Err(status)) => {
-            if status.code() == tonic::Code::Unavailable {
-                reach.failed();
-            }
-            return stream::iter([Err(unreachable(&status))]).boxed();
-        }
+        Some(Err(status)) => return stream::iter([Err(failed(&client, &status))]).boxed(),
         None => return stream::iter([Err(unreachable(&silent()))]).boxed(),
     };
     let answers = stream::unfold(Some((opened, 0_u64)), move |state| {

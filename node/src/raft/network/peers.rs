@@ -4,7 +4,7 @@
 //! process, so that the receiver can refuse a foreign cluster, a wiped directory and a copy.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use holdfast_proto::peer;
@@ -25,6 +25,10 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(1);
 const KEEPALIVE_MAX: Duration = Duration::from_secs(2);
 /// What peers accept in one message: an entry of 9 MiB, or a read of the log, with its envelope.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// For how long a leader that could not be reached is not dialled again for writes: while it is dead
+/// and no other is elected, every waiting call comes by here again and again.
+const REDIAL_FORWARD_AFTER: Duration = Duration::from_millis(20);
 
 /// HTTP/2 flow control: one whole message may be on its way.
 const WINDOW_BYTES: u32 = 16 << 20;
@@ -104,7 +108,8 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        Client { channel: endpoint.connect_lazy(), endpoint, own: Arc::clone(&self.own) }
+        let channel = endpoint.connect_lazy();
+        Client { channel, endpoint, own: Arc::clone(&self.own), unreached: Arc::default() }
     }
 
     fn client(&self, node: u64) -> Result<Client, PeerError> {
@@ -168,10 +173,17 @@ impl Peers {
     ) -> Result<ForwardStream, PeerError> {
         let not_sent = |cause: String| PeerError::NotSent { node: leader, cause };
         let client = self.client(leader)?;
-        let connected = runtime::until(deadline, client.endpoint.connect())
-            .await
-            .ok_or_else(|| not_sent("no answer".to_owned()))?
-            .map_err(|error| not_sent(chain(&error)))?;
+        if let Some(cause) = client.unreached_within(REDIAL_FORWARD_AFTER) {
+            return Err(not_sent(cause));
+        }
+        let connected = match runtime::until(deadline, client.endpoint.connect()).await {
+            Some(connected) => connected.map_err(|error| chain(&error)),
+            None => Err("no answer".to_owned()),
+        };
+        let connected = connected.map_err(|cause| {
+            client.note_unreached(cause.clone());
+            not_sent(cause)
+        })?;
         let request = client.request(ReceiverStream::new(requests));
         let mut rpc = limited(connected);
         let opened = within(leader, deadline, rpc.forward(request)).await?;
@@ -232,6 +244,8 @@ pub(crate) struct Client {
     channel: Channel,
     endpoint: Endpoint,
     own: Arc<Own>,
+    /// When and why it was last out of reach; clones share it.
+    unreached: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
 /// The metadata keys of the handshake.
@@ -245,6 +259,20 @@ pub(crate) mod keys {
 impl Client {
     pub(crate) fn rpc(&self) -> PeerClient<Channel> {
         limited(self.channel.clone())
+    }
+
+    /// Notes that the node cannot be reached now, and why.
+    pub(crate) fn note_unreached(&self, cause: String) {
+        let mut unreached = self.unreached.lock().expect("no code panics while it holds this lock");
+        *unreached = Some((runtime::now(), cause));
+    }
+
+    /// Why the node could not be reached, if that was not longer ago than this: then it is pointless
+    /// to dial it again.
+    pub(crate) fn unreached_within(&self, pause: Duration) -> Option<String> {
+        let unreached = self.unreached.lock().expect("no code panics while it holds this lock");
+        let (at, cause) = unreached.as_ref()?;
+        (runtime::now() < *at + pause).then(|| cause.clone())
     }
 
     /// A request that says who sends it.
