@@ -27,8 +27,10 @@ async fn late_copy_of_a_set_that_changed_nothing_does_nothing() -> anyhow::Resul
     });
     let object = hedging.state().get_object_id("late", "copy").await?;
     hedging.state().set(object, "key", VALUE).await?;
-    // Connected to both, so that what is held from here on is the request.
+    // Connected to both, so that what is held from here on is the request; the next call goes where
+    // the last answer came from.
     hedging.cluster().status(&to_follower.address()).await?;
+    let proposed = hedging.cluster().status(&to_leader.address()).await?.requests_proposed;
 
     to_leader.down(Flow::Stall);
     to_follower.stall();
@@ -40,6 +42,8 @@ async fn late_copy_of_a_set_that_changed_nothing_does_nothing() -> anyhow::Resul
     })
     .await?;
     ensure!(!write.is_finished(), "it was answered by nobody");
+    let now = cluster.status(leader).await?.requests_proposed;
+    ensure!(now == proposed, "a set that changes nothing was proposed");
     // Else the library would call the copy back.
     to_follower.deafen();
     to_leader.pass();
