@@ -4,11 +4,12 @@ use std::path::Path;
 
 use prost::Message as _;
 
-const API: [&str; 4] = [
+const API: [&str; 5] = [
     "holdfast/v1/state.proto",
     "holdfast/v1/masters.proto",
     "holdfast/v1/changesources.proto",
     "holdfast/v1/cluster.proto",
+    "holdfast/v1/watch.proto",
 ];
 const PEER: [&str; 1] = ["holdfast/peer/v1/peer.proto"];
 

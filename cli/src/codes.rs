@@ -121,6 +121,7 @@ codes! {
     QuorumAtRisk "quorum-at-risk" Refused,
     IdUsedBefore "id-used-before" Refused,
     JoinFailed "join-failed" Refused,
+    Compacted "compacted" Refused,
     LimitReached "limit-reached" Refused,
     Refused "refused" Refused,
     Degraded "degraded" Degraded,

@@ -117,6 +117,8 @@ fn refused(reason: &str, status: Status, message: &str) -> Failure {
         "STALE_FENCE" => Failure::new(Code::StaleFence, message)
             .help("stop writing: somebody else owns it now. See holdfast changesource list"),
         "LEASE_LOST" => lease_lost(message),
+        "COMPACTED" => Failure::new(Code::Compacted, message)
+            .help("list what there is now, and watch without --from-revision"),
         "QUORUM_AT_RISK" => Failure::new(Code::QuorumAtRisk, message)
             .help("bring back the nodes that are away first; holdfast status names them"),
         "FOREIGN_CLUSTER" => Failure::new(Code::ForeignCluster, message)

@@ -85,6 +85,7 @@ fn run(command: &Command, output: Output) -> Outcome<Exit> {
         | Command::State(_)
         | Command::Changesource(_)
         | Command::Master(_)
+        | Command::Watch(_)
         | Command::StandIn(_) => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -121,6 +122,7 @@ async fn run_async(command: &Command, output: Output) -> Outcome<Exit> {
         Command::State(args) => state::run(args, output).await,
         Command::Changesource(args) => changesource::run(args, output).await,
         Command::Master(args) => master::run(args, output).await,
+        Command::Watch(args) => commands::watch::run(args, output).await,
         Command::StandIn(args) => failover::stand_in(args).await,
         Command::Serve(_)
         | Command::Completions { .. }

@@ -49,5 +49,6 @@ pub(crate) fn node_status(id: u64, leader: u64, members: &[Member]) -> NodeStatu
         requests_proposed: 0,
         snapshots_sent: 0,
         snapshots_installed: 0,
+        watches: 0,
     }
 }

@@ -16,6 +16,7 @@ use crate::pool::Pool;
 use crate::rpc::{Call, Write};
 use crate::session::Sessions;
 use crate::state::State;
+use crate::watch::{Watch, WatchOptions};
 
 /// A client of one cluster. Clones share connections and session; cloning is cheap.
 ///
@@ -111,6 +112,15 @@ impl Client {
         ChangeSources::new(self.clone())
     }
 
+    /// Watches what changes in this client's namespace.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if no node took the watch in the time that a call may take, and
+    /// [`Error::Refused`] as for [`Watch::next`].
+    pub async fn watch(&self, options: WatchOptions) -> Result<Watch, Error> {
+        Watch::open(self.clone(), options).await
+    }
+
     /// The cluster itself: status and members.
     #[must_use]
     pub fn cluster(&self) -> Cluster {
@@ -156,6 +166,10 @@ impl Client {
         let endpoint = self.shared.pool.at(address);
         let deadline = Deadline::after(self.call_timeout);
         call::run_at(&self.shared.pool, endpoint, deadline, request).await
+    }
+
+    pub(crate) fn pool(&self) -> Arc<Pool> {
+        self.shared.pool.clone()
     }
 
     /// Opens the session if there is none, so that the next write need not wait for that.

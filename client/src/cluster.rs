@@ -61,6 +61,8 @@ pub struct NodeStatus {
     pub snapshots_sent: u64,
     /// Snapshots that it installed since it started.
     pub snapshots_installed: u64,
+    /// Watches open on this node.
+    pub watches: u32,
 }
 
 /// What a node is in Raft.
@@ -228,6 +230,7 @@ impl From<proto::StatusResponse> for NodeStatus {
             requests_proposed: status.requests_proposed,
             snapshots_sent: status.snapshots_sent,
             snapshots_installed: status.snapshots_installed,
+            watches: status.watches,
         }
     }
 }

@@ -29,10 +29,11 @@
 //! `client` what the facades share · `call` the engine that brings one call to an answer ·
 //! `pool` and `endpoint` whom to ask · `session` numbering of writes · `error` the outcomes, and the
 //! inverse of the node's map to gRPC statuses · `lease` and `instance` the life of a lease ·
+//! `watch` streams of changes that go on at another node ·
 //! `state`, `masters`, `change_sources`, `cluster` one facade for each service · `rpc` the wire
 //! calls as types.
 //!
-//! It leaves out: encoding of values (the cluster keeps bytes), watches, and TLS.
+//! It leaves out: encoding of values (the cluster keeps bytes), and TLS.
 
 mod boottime;
 mod call;
@@ -50,6 +51,7 @@ mod pool;
 mod rpc;
 mod session;
 mod state;
+mod watch;
 
 pub use boottime::BootTime;
 pub use change_sources::{ChangeSource, ChangeSources, Claimant, Claimed, Fence};
@@ -62,3 +64,4 @@ pub use lease::{LeaseHolder, Loss, Opened};
 pub use masters::{HeldBy, Lease, Master, Masters, OpenedLease};
 pub use state::{Created, Object, Page, State, StateItem, Value, Written};
 pub use tonic::Code;
+pub use watch::{Change, Event, Watch, WatchFilter, WatchOptions};

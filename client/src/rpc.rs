@@ -101,6 +101,8 @@ writes! {
     FindChangeSourceIdRequest SetChangeSourceMasterRequest ClaimRequest ReleaseRequest
 }
 
+pub(crate) use clients::watch;
+
 mod clients {
     //! The generated clients, with the response limit raised.
 
@@ -123,6 +125,10 @@ mod clients {
     ) -> proto::change_sources_client::ChangeSourcesClient<Channel> {
         proto::change_sources_client::ChangeSourcesClient::new(channel)
             .max_decoding_message_size(RESPONSE_BYTES_MAX)
+    }
+
+    pub(crate) fn watch(channel: Channel) -> proto::watch_client::WatchClient<Channel> {
+        proto::watch_client::WatchClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX)
     }
 
     pub(super) fn cluster(channel: Channel) -> proto::cluster_client::ClusterClient<Channel> {

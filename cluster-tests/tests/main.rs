@@ -16,3 +16,4 @@ mod races;
 mod raw;
 mod status;
 mod sync_count;
+mod watch;

@@ -419,6 +419,36 @@ pub fn counts(state: &State) -> Result<Counts, Fault> {
     Ok(counts)
 }
 
+/// What those who watch learn of a change source: who owns it from this revision on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its id.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// The owner's id and the token of the grant; None if nobody owns it.
+    pub owner: Option<(i64, u64)>,
+}
+
+/// Whether a row is one that those who watch learn of.
+pub(crate) fn is_event(key: &[u8]) -> bool {
+    SOURCES.has(key)
+}
+
+/// The event of a changed row; None if it is none of this connector's.
+pub(crate) fn event(key: &[u8], value: Option<&[u8]>) -> Option<Result<Event, Fault>> {
+    SOURCES.row(key, value).map(|row| {
+        let ((namespace, id), record) = row?;
+        let what = "a removed change source";
+        let Record { name, claim } =
+            record.ok_or(Fault::Contradiction { what, id: id.cast_unsigned() })?;
+        let owner = claim.map(|Claim { master, token }| (master, token));
+        Ok(Event { namespace, id, name, owner })
+    })
+}
+
 /// Spells a row of this file's tables.
 pub(crate) fn describe(key: &[u8], value: Option<&[u8]>) -> Option<Result<String, Fault>> {
     let of_source = SOURCES.describe(key, value);

@@ -34,13 +34,14 @@
 //! | `table.rs`, `encoding.rs` | typed tables over the map; ordered keys, versioned values |
 //! | `sessions.rs` | exactly-once |
 //! | `state.rs`, `masters.rs`, `changesources.rs` | one connector each |
+//! | `events.rs` | what changes mean to those who watch |
 //! | `leases.rs` | the rows of leases, and when they lapse |
 //! | `inspect.rs` | rows for people, and whether they agree |
 //! | `digest.rs`, `level.rs`, `limits.rs` | agreement, upgrades, bounds |
 //!
 //! # What it leaves out
 //!
-//! The API's protocol buffers, the log, the disk, watches and quotas: they are the node's. STM variables,
+//! The API's protocol buffers, the log, the disk, who watches and quotas: they are the node's. STM variables,
 //! stored objects, group claims and queues for claims have no commands yet.
 
 #![forbid(unsafe_code)]
@@ -52,6 +53,7 @@ pub mod changesources;
 pub mod digest;
 mod encoding;
 mod entry;
+pub mod events;
 mod fault;
 mod header;
 pub mod inspect;
@@ -68,6 +70,7 @@ mod table;
 pub use admit::Admission;
 pub use encoding::CodecError;
 pub use entry::{Command, Entry, Origin, Reply, Request, Response};
+pub use events::Event;
 pub use fault::Fault;
 pub use header::{Header, LogPosition};
 pub use machine::{Applied, Change, Payload, State};

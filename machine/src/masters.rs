@@ -403,6 +403,38 @@ fn present(view: View<'_>, id: i64, record: Record) -> Result<Master, Fault> {
     })
 }
 
+/// What those who watch learn of a master: what it is from this revision on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its id.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// Whether it is active.
+    pub active: bool,
+    /// Its lease, if it has one.
+    pub lease: Option<u64>,
+    /// How many change sources it owns.
+    pub claims: u32,
+}
+
+/// Whether a row is one that those who watch learn of.
+pub(crate) fn is_event(key: &[u8]) -> bool {
+    MASTERS.has(key)
+}
+
+/// The event of a changed row; None if it is none of this connector's.
+pub(crate) fn event(key: &[u8], value: Option<&[u8]>) -> Option<Result<Event, Fault>> {
+    MASTERS.row(key, value).map(|row| {
+        let ((namespace, id), record) = row?;
+        let removed = Fault::Contradiction { what: "a removed master", id: id.cast_unsigned() };
+        let Record { name, active, lease, claims, .. } = record.ok_or(removed)?;
+        Ok(Event { namespace, id, name, active, lease, claims })
+    })
+}
+
 /// Spells a row of this file's tables.
 pub(crate) fn describe(key: &[u8], value: Option<&[u8]>) -> Option<Result<String, Fault>> {
     MASTERS.describe(key, value).or_else(|| MASTER_IDS.describe(key, value))

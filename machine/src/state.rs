@@ -464,6 +464,77 @@ pub fn list<'a>(
     Ok(Some(page))
 }
 
+/// What those who watch learn of a changed row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// There is a new object.
+    ObjectCreated {
+        /// Its namespace.
+        namespace: String,
+        /// Its id.
+        object: i64,
+        /// Its name.
+        name: String,
+        /// Its class.
+        class_name: String,
+    },
+    /// A value was written.
+    Put {
+        /// The object's namespace.
+        namespace: String,
+        /// The object.
+        object: i64,
+        /// The item's name.
+        name: String,
+        /// The value.
+        value: Bytes,
+    },
+    /// A value was deleted.
+    Deleted {
+        /// The object's namespace.
+        namespace: String,
+        /// The object.
+        object: i64,
+        /// The item's name.
+        name: String,
+    },
+}
+
+impl Event {
+    pub(crate) fn namespace(&self) -> &str {
+        match self {
+            Event::ObjectCreated { namespace, .. }
+            | Event::Put { namespace, .. }
+            | Event::Deleted { namespace, .. } => namespace,
+        }
+    }
+}
+
+/// Whether a row is one that those who watch learn of.
+pub(crate) fn is_event(key: &[u8]) -> bool {
+    OBJECTS.has(key) || ITEMS.has(key)
+}
+
+/// The event of a changed row; None if it is none of this connector's.
+pub(crate) fn event(key: &[u8], value: Option<&[u8]>) -> Option<Result<Event, Fault>> {
+    let object = OBJECTS.row(key, value).map(|row| {
+        let ((namespace, object), named) = row?;
+        let id = object.cast_unsigned();
+        let named = named.ok_or(Fault::Contradiction { what: "a removed object", id })?;
+        let Named { name, class_name } = named;
+        Ok(Event::ObjectCreated { namespace, object, name, class_name })
+    });
+    object.or_else(|| {
+        ITEMS.row(key, value).map(|row| {
+            let ((namespace, object, name), item) = row?;
+            Ok(match item {
+                Some(item) => Event::Put { namespace, object, name, value: item.value.into() },
+                None => Event::Deleted { namespace, object, name },
+            })
+        })
+    })
+}
+
 /// Spells a row of this file's tables.
 pub(crate) fn describe(key: &[u8], value: Option<&[u8]>) -> Option<Result<String, Fault>> {
     let of_object = OBJECTS.describe(key, value);

@@ -144,6 +144,9 @@ pub(crate) struct Table<K, V> {
     types: PhantomData<fn() -> (K, V)>,
 }
 
+/// The key of a row, and its value; none if the row was removed.
+type Row<'a, K, V> = (K, Option<<V as Value>::At<'a>>);
+
 impl<K: DecodeKey, V: Value> Table<K, V> {
     /// Declares a table. The prefix belongs into the list at the top of this file.
     pub(crate) const fn new(prefix: u8, name: &'static str) -> Self {
@@ -232,15 +235,32 @@ impl<K: DecodeKey, V: Value> Table<K, V> {
         between(view, Bound::Included(&leading), end).map(|(key, _)| decode_key(key))
     }
 
+    /// Whether a key is of this table.
+    pub(crate) fn has(&self, key: &[u8]) -> bool {
+        key.first() == Some(&self.prefix)
+    }
+
+    /// The parts of a row, or of its removal; None if it is another table's.
+    pub(crate) fn row<'a>(
+        &self,
+        key: &[u8],
+        value: Option<&'a [u8]>,
+    ) -> Option<Result<Row<'a, K, V>, Fault>> {
+        self.has(key).then(|| {
+            let value = value.map(|value| decode_value::<V>(key, value)).transpose()?;
+            Ok((decode_key(key)?, value))
+        })
+    }
+
     /// Spells a row, or its removal, for people; None if it is another table's.
     pub(crate) fn describe(&self, key: &[u8], value: Option<&[u8]>) -> Option<Result<String, Fault>>
     where
         K: Debug,
     {
-        (key.first() == Some(&self.prefix)).then(|| {
-            let (name, parts) = (self.name, decode_key::<K>(key)?);
+        self.row(key, value).map(|row| {
+            let (name, (parts, value)) = (self.name, row?);
             Ok(match value {
-                Some(value) => format!("{name} {parts:?} = {:?}", decode_value::<V>(key, value)?),
+                Some(value) => format!("{name} {parts:?} = {value:?}"),
                 None => format!("{name} {parts:?} removed"),
             })
         })

@@ -58,6 +58,11 @@ fn changesources() {
 }
 
 #[test]
+fn events() {
+    run_area("events");
+}
+
+#[test]
 fn limits() {
     run_area("limits");
 }

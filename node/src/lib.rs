@@ -6,7 +6,7 @@
 //! serve        start and stop: directory, identity, sockets
 //! grpc         services: protobuf in, commands out
 //! node         every call comes through here: tried here or at the leader, held, or refused
-//! propose  read  forward  members  expire  agree
+//! propose  read  watch  forward  members  expire  agree
 //! leadership   who leads, and the cluster clock of a leader's term
 //! raft         openraft's traits on our store, state machine and peer protocol
 //! store        what is durable: sled with its guards
@@ -30,5 +30,6 @@ mod read;
 mod runtime;
 mod serve;
 pub mod store;
+mod watch;
 
 pub use serve::{Boxed, ServeError, serve};

@@ -20,7 +20,7 @@ use crate::units::parse_duration;
 pub(crate) use local::{DemoArgs, DownArgs, LocalArgs, LocalVerb, LogsArgs, StandInArgs, UpArgs};
 pub(crate) use nouns::{
     ChangesourceArgs, ChangesourceVerb, MasterArgs, MasterVerb, MembersArgs, MembersVerb,
-    StateArgs, StateVerb, StatusArgs,
+    StateArgs, StateVerb, StatusArgs, WatchArgs,
 };
 pub(crate) use serve::ServeArgs;
 
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Changesource(ChangesourceArgs),
     /// List, show and expire masters
     Master(MasterArgs),
+    /// Print what changes, one line each, until interrupted
+    Watch(WatchArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.

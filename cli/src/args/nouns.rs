@@ -51,6 +51,19 @@ pub(crate) enum MembersVerb {
     },
 }
 
+/// `holdfast watch`.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Which cluster, how long and in which namespace.
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
+    /// Only what begins with this: state/CLASS/OBJECT/KEY, changesource/NAME or master/NAME
+    pub(crate) prefix: Option<String>,
+    /// Begin with this revision instead of now
+    #[arg(long, value_name = "N")]
+    pub(crate) from_revision: Option<u64>,
+}
+
 /// `holdfast state`.
 #[derive(Debug, Args)]
 pub(crate) struct StateArgs {
@@ -113,6 +126,17 @@ pub(crate) enum StateVerb {
         object: ObjectName,
         /// The key in that object
         key: String,
+    },
+    /// Print what changes in an object from now on, until interrupted
+    Watch {
+        /// name, or class/name
+        object: ObjectName,
+        /// Only keys that begin with this
+        #[arg(default_value = "")]
+        key: String,
+        /// Begin with this revision instead of now
+        #[arg(long, value_name = "N")]
+        from_revision: Option<u64>,
     },
     /// List the objects, or the keys and values of one
     List {

@@ -6,3 +6,4 @@ pub(crate) mod master;
 pub(crate) mod members;
 pub(crate) mod state;
 pub(crate) mod status;
+pub(crate) mod watch;

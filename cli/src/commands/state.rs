@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::{StateArgs, StateVerb};
 use crate::codes::{Code, Exit};
-use crate::commands::changesource;
+use crate::commands::{changesource, watch};
 use crate::connect::Connection;
 use crate::errors::{Failure, Outcome};
 use crate::names::{FenceRef, ObjectName};
@@ -44,6 +44,11 @@ async fn carry_out(connection: &Connection, verb: &StateVerb, output: Output) ->
             create(connection, object, key, value, output).await
         }
         StateVerb::Del { object, key } => delete(connection, object, key, output).await,
+        StateVerb::Watch { object, key, from_revision } => {
+            // An object that is not there yet can be watched too.
+            let prefix = format!("state/{object}/{key}");
+            watch::watch(connection, &prefix, *from_revision, output).await
+        }
         StateVerb::List { object: Some(object) } => list(connection, object, output).await,
         StateVerb::List { object: None } => list_objects(connection, output).await,
     }

@@ -30,6 +30,8 @@ pub(crate) struct Runner {
     /// The requests of the open entry, between `begin` and `commit`, and who made them.
     open: Option<Vec<(String, Request)>>,
     shows_bookkeeping: bool,
+    /// Show what those who watch learn, and not the changed rows.
+    shows_events: bool,
 }
 
 impl Runner {
@@ -40,6 +42,7 @@ impl Runner {
             clock_ms: 0,
             open: None,
             shows_bookkeeping: false,
+            shows_events: false,
         }
     }
 
@@ -57,6 +60,9 @@ impl Runner {
                 self.clients.insert(name.clone(), Client { session, seq: 0 });
             }
             writeln!(out, "{}", show::response(response))?;
+        }
+        if self.shows_events {
+            return Ok(out + &show::events(&applied.changes)?);
         }
         let shown = |change: &&Change| self.shows_bookkeeping || !show::is_bookkeeping(change);
         let changes: Vec<_> = applied.changes.iter().filter(shown).collect();
@@ -168,6 +174,10 @@ impl goldenscript::Runner for Runner {
             }
             "show_bookkeeping" => {
                 self.shows_bookkeeping = true;
+                Ok(String::new())
+            }
+            "show_events" => {
+                self.shows_events = true;
                 Ok(String::new())
             }
             "reread" => self.reread().map(|()| "the same state\n".to_owned()),

@@ -35,6 +35,19 @@ pub(super) fn changes(changes: &[&Change]) -> Result<String> {
     Ok(out)
 }
 
+/// What those who watch learn of the changes.
+pub(super) fn events(changes: &[Change]) -> Result<String> {
+    let mut out = String::new();
+    for change in changes {
+        let event = change.event()?;
+        assert_eq!(event.is_some(), change.is_event(), "{change:?}");
+        if let Some(event) = event {
+            writeln!(out, "  {} {}: {event:?}", change.revision, event.namespace())?;
+        }
+    }
+    Ok(out)
+}
+
 /// Writes long runs of the letter x as scripts do.
 fn shorten(row: &str) -> String {
     let is_run = |piece: &str| piece.len() > 50 && piece.bytes().all(|byte| byte == b'x');

@@ -194,6 +194,7 @@ impl Service for Calls {
             snapshots_sent: counter(&node.snapshots.sent),
             snapshots_installed: counter(&node.snapshots.installed),
             process_syncs: sync::count(),
+            watches: short(u64::try_from(node.applied.watches()).unwrap_or(u64::MAX)),
         }))
     }
 

@@ -10,6 +10,7 @@ mod masters;
 pub(crate) mod peer;
 mod state;
 mod status;
+mod watch;
 
 use std::sync::Arc;
 
@@ -37,7 +38,8 @@ pub(crate) fn client_routes(node: &Arc<Node>) -> Routes {
         .add_service(v1::state_server::StateServer::new(calls.clone()))
         .add_service(v1::masters_server::MastersServer::new(calls.clone()))
         .add_service(v1::change_sources_server::ChangeSourcesServer::new(calls.clone()))
-        .add_service(v1::cluster_server::ClusterServer::new(calls))
+        .add_service(v1::cluster_server::ClusterServer::new(calls.clone()))
+        .add_service(v1::watch_server::WatchServer::new(watch::Watches::new(calls)))
 }
 
 /// The implementation of every service: each in its own file.

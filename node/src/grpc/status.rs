@@ -24,6 +24,24 @@ enum Applied {
     Unknown,
 }
 
+/// Why the node ended a watch.
+pub(super) enum WatchEnded {
+    /// Changes are forgotten that the watch is to begin with; they are remembered from `oldest` on.
+    Compacted {
+        oldest: u64,
+    },
+    /// The reader did not keep up; everything up to `last` was sent.
+    SlowReader {
+        last: u64,
+    },
+    /// The connection has too many.
+    TooMany {
+        actual: usize,
+        allowed: usize,
+    },
+    Stopping,
+}
+
 struct Failure {
     code: Code,
     reason: &'static str,
@@ -137,6 +155,37 @@ impl Node {
         };
         let message = refused.to_string();
         self.status_here(Failure { code, reason, message, applied, fields: Vec::new() })
+    }
+
+    pub(super) fn watch_ended(&self, ended: WatchEnded) -> Status {
+        let (code, reason, message, fields) = match ended {
+            WatchEnded::Compacted { oldest } => (
+                Code::OutOfRange,
+                "COMPACTED",
+                format!(
+                    "this node remembers changes from revision {oldest} on; read the state and \
+                     watch from there"
+                ),
+                vec![("oldest", oldest.to_string())],
+            ),
+            WatchEnded::SlowReader { last } => (
+                Code::ResourceExhausted,
+                "SLOW_READER",
+                format!("the watch was not read fast enough; go on behind revision {last}"),
+                vec![("last", last.to_string())],
+            ),
+            WatchEnded::TooMany { actual, allowed } => (
+                Code::ResourceExhausted,
+                "TOO_MANY_WATCHES",
+                format!("this connection has {actual} watches already, and at most {allowed}"),
+                vec![("actual", actual.to_string()), ("allowed", allowed.to_string())],
+            ),
+            WatchEnded::Stopping => {
+                let message = "this node is stopping".to_owned();
+                (Code::Unavailable, "STOPPING", message, Vec::new())
+            }
+        };
+        self.status_here(Failure { code, reason, message, applied: Applied::No, fields })
     }
 
     fn status_here(&self, failure: Failure) -> Status {

@@ -7,6 +7,7 @@
 //! - The state store is not durable when `apply` returns. A restart loads what is durable and
 //!   applies the log again from there, so the log is purged only up to what the store has synced:
 //!   a snapshot is reported to openraft (which then purges behind it) only after that sync.
+//! - What those who watch learn is remembered before the state that it led to is published.
 //! - A snapshot is a clone of the state, which shares its memory: O(1), made on demand, and never
 //!   kept between transfers.
 
@@ -14,12 +15,13 @@ use std::io;
 use std::sync::{Arc, Mutex, RwLock};
 
 use futures::{Stream, StreamExt as _};
-use holdfast_machine::{Fault, LogPosition, Payload, State};
+use holdfast_machine::{Change, Fault, LogPosition, Payload, State};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::{oneshot, watch};
 
 use super::codec;
+use super::history::{History, Run};
 use super::types::{
     Entry, LogId, Membership, Replies, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
@@ -38,6 +40,9 @@ const DIGESTS_MAX: usize = 64;
 pub(crate) struct Applied {
     state: RwLock<State>,
     index: watch::Sender<u64>,
+    history: RwLock<History>,
+    /// The revision up to which the history goes; closed when the node stops.
+    revision: Mutex<Option<watch::Sender<u64>>>,
     digests: Mutex<Vec<(u64, [u8; 32])>>,
 }
 
@@ -64,10 +69,53 @@ impl Applied {
         self.digests.lock().expect("no code panics while it holds this lock").clone()
     }
 
-    fn publish(&self, state: State) {
-        let index = applied_index(&state);
+    /// What those who watch learn of behind a revision; see [`History::behind`].
+    pub(crate) fn changes_behind(&self, revision: u64, bytes_max: usize) -> Result<Run, u64> {
+        let history = self.history.read().expect("no code panics while it holds this lock");
+        history.behind(revision, bytes_max)
+    }
+
+    /// Follows the revision up to which the history goes; ends when the node stops.
+    pub(crate) fn watch_revision(&self) -> watch::Receiver<u64> {
+        let revision = self.revision.lock().expect("no code panics while it holds this lock");
+        // Without a sender the receiver is closed from the start.
+        revision.as_ref().map_or_else(|| watch::channel(0).1, watch::Sender::subscribe)
+    }
+
+    /// How many watches there are.
+    pub(crate) fn watches(&self) -> usize {
+        let revision = self.revision.lock().expect("no code panics while it holds this lock");
+        revision.as_ref().map_or(0, watch::Sender::receiver_count)
+    }
+
+    /// Ends everybody's watching.
+    pub(crate) fn end_watches(&self) {
+        self.revision.lock().expect("no code panics while it holds this lock").take();
+    }
+
+    fn publish(&self, state: State, changes: &[Change]) {
+        let revision = state.header().revision;
+        let mut history = self.history.write().expect("no code panics while it holds this lock");
+        history.append(changes, revision);
+        drop(history);
+        self.publish_behind_history(state);
+    }
+
+    /// Publishes a state that did not come about here: there is no history up to it.
+    fn publish_installed(&self, state: State) {
+        let history = History::new(state.header().revision);
+        *self.history.write().expect("no code panics while it holds this lock") = history;
+        self.publish_behind_history(state);
+    }
+
+    fn publish_behind_history(&self, state: State) {
+        let (index, revision) = (applied_index(&state), state.header().revision);
         *self.state.write().expect("no code panics while it holds this lock") = state;
         self.index.send_replace(index);
+        let newest = self.revision.lock().expect("no code panics while it holds this lock");
+        if let Some(newest) = newest.as_ref() {
+            newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
+        }
     }
 
     fn remember_digest(&self, state: &State) {
@@ -99,7 +147,14 @@ impl StateMachine {
     pub(crate) fn new(store: StateStore, rows: Vec<Row>) -> Result<StateMachine, Fault> {
         let state = if rows.is_empty() { State::new() } else { State::from_rows(rows)? };
         let (index, _) = watch::channel(applied_index(&state));
-        let applied = Applied { state: RwLock::new(state), index, digests: Mutex::new(Vec::new()) };
+        let (revision, _) = watch::channel(state.header().revision);
+        let applied = Applied {
+            history: RwLock::new(History::new(state.header().revision)),
+            revision: Mutex::new(Some(revision)),
+            state: RwLock::new(state),
+            index,
+            digests: Mutex::new(Vec::new()),
+        };
         Ok(StateMachine { applied: Arc::new(applied), store })
     }
 
@@ -124,20 +179,22 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut runs = entries.ready_chunks(APPLY_RUN_MAX);
         while let Some(run) = runs.next().await {
             let mut state = self.applied.state();
-            let mut rows = Vec::new();
+            let mut changes = Vec::new();
             let mut answers = Vec::with_capacity(run.len());
             for item in run {
                 let (entry, responder) = item?;
                 let applied = apply_entry(&mut state, &entry)?;
-                rows.extend(applied.changes.into_iter().map(|change| (change.key, change.value)));
+                changes.extend(applied.changes);
                 answers.push((responder, Replies(applied.responses)));
                 self.applied.remember_digest(&state);
             }
             let header = state.header_row();
             let index = applied_index(&state);
             // Blocks only while too much waits for the disk.
+            let row = |change: &Change| (change.key.clone(), change.value.clone());
+            let rows = changes.iter().map(row).collect();
             runtime::in_place(|| self.store.write(rows, header, index))?;
-            self.applied.publish(state);
+            self.applied.publish(state, &changes);
             for (responder, replies) in answers {
                 if let Some(responder) = responder {
                     responder.send(replies);
@@ -162,7 +219,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             store.install(rows, header, applied)
         })
         .await?;
-        self.applied.publish(state);
+        self.applied.publish_installed(state);
         Ok(())
     }
 

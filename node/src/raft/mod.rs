@@ -2,6 +2,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod convert;
+pub(crate) mod history;
 pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;

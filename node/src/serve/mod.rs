@@ -239,6 +239,7 @@ impl Running {
                 Err(refused) => tracing::warn!("the lead was not handed over: {refused}"),
             }
         }
+        node.applied.end_watches();
         servers.stop().await;
         node.tasks.abort();
         if let Err(error) = node.raft.shutdown().await {
