@@ -55,6 +55,21 @@ pub enum Claimed {
     AlreadyClaimed(Claimant),
 }
 
+/// What became of a wish to own a change source as soon as it is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// It is ours under this token.
+    Granted {
+        /// Proof of the claim, for [`Fence`] and [`ChangeSources::release`].
+        token: u64,
+    },
+    /// Somebody owns it; the lease waits in line.
+    Waiting {
+        /// How many are before it.
+        ahead: u64,
+    },
+}
+
 /// Proof that the writer still owns a change source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
@@ -175,6 +190,47 @@ impl ChangeSources {
             token,
         };
         Ok(self.client.write(request).await?.released)
+    }
+
+    /// Claims under a lease, or waits in line for it; doing it again keeps the place. Returns at
+    /// once: a later grant is a change to watch for. [`LeaseHolder::await_claim`] does all that.
+    ///
+    /// [`LeaseHolder::await_claim`]: crate::LeaseHolder::await_claim
+    ///
+    /// # Errors
+    /// Those of a write; refused as `UNKNOWN_CHANGE_SOURCE`, `LEASE_LOST`, `TOO_MANY_CLAIMS`,
+    /// `TOO_MANY_WAITERS` or `TOO_MANY_PLACES`.
+    pub async fn await_claim(&self, lease: u64, change_source: i64) -> Result<Awaited, Error> {
+        let request = proto::AwaitClaimRequest {
+            context: None,
+            namespace: self.namespace(),
+            changesource_id: change_source,
+            lease_id: lease,
+        };
+        let response = self.client.write(request).await?;
+        match response.outcome {
+            Some(proto::await_claim_response::Outcome::Token(token)) => {
+                Ok(Awaited::Granted { token })
+            }
+            Some(proto::await_claim_response::Outcome::Waiting(proto::Waiting { ahead })) => {
+                Ok(Awaited::Waiting { ahead })
+            }
+            None => Err(Error::malformed("AwaitClaim", response.header.as_ref())),
+        }
+    }
+
+    /// Leaves the line; returns whether the lease waited. What was granted meanwhile stays.
+    ///
+    /// # Errors
+    /// Those of a write; refused as `UNKNOWN_CHANGE_SOURCE`.
+    pub async fn stop_awaiting(&self, lease: u64, change_source: i64) -> Result<bool, Error> {
+        let request = proto::StopAwaitingRequest {
+            context: None,
+            namespace: self.namespace(),
+            changesource_id: change_source,
+            lease_id: lease,
+        };
+        Ok(self.client.write(request).await?.waited)
     }
 
     fn namespace(&self) -> String {

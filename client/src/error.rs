@@ -295,7 +295,7 @@ impl Refusal {
     pub(crate) fn reach(&self) -> Reach {
         match (self.reason.as_str(), self.code) {
             ("SESSION_EXPIRED" | "UNKNOWN_SESSION" | "STALE_SEQ", _) => Reach::Forgotten,
-            ("TOO_MANY_CLAIMS", _) => Reach::Outcome,
+            ("TOO_MANY_CLAIMS" | "TOO_MANY_WAITERS" | "TOO_MANY_PLACES", _) => Reach::Outcome,
             (_, Code::InvalidArgument) => Reach::Request,
             (_, Code::NotFound | Code::FailedPrecondition) => Reach::Outcome,
             _ => Reach::Copy,
@@ -492,6 +492,8 @@ mod tests {
             (Code::FailedPrecondition, "LEASE_LOST", Reach::Outcome),
             (Code::FailedPrecondition, "STALE_FENCE", Reach::Outcome),
             (Code::ResourceExhausted, "TOO_MANY_CLAIMS", Reach::Outcome),
+            (Code::ResourceExhausted, "TOO_MANY_WAITERS", Reach::Outcome),
+            (Code::ResourceExhausted, "TOO_MANY_PLACES", Reach::Outcome),
             (Code::FailedPrecondition, "SESSION_EXPIRED", Reach::Forgotten),
             (Code::FailedPrecondition, "STALE_SEQ", Reach::Forgotten),
             (Code::ResourceExhausted, "TOO_MANY_UNDECIDED", Reach::Copy),

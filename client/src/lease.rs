@@ -25,13 +25,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::boottime::BootTime;
-use crate::change_sources::{Claimed, Fence};
+use crate::change_sources::{Awaited, Claimed, Fence};
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Applied, Error};
 use crate::instance::Instance;
 use crate::masters::{HeldBy, Lease, OpenedLease};
 use crate::state::Written;
+use crate::watch::{Change, Event, Watch, WatchFilter, WatchOptions};
 
 /// Longest sleep between two looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
@@ -170,6 +171,23 @@ impl LeaseHolder {
         self.held.guard(sources.claim(self.held.lease.id, change_source)).await
     }
 
+    /// Claims a change source as soon as it is our turn: those who wait are served in the order in
+    /// which they came. Waits for as long as it takes.
+    ///
+    /// Dropping the future leaves the line, and gives the change source back if it was granted at
+    /// that very moment. So do not claim the same one in another way meanwhile.
+    ///
+    /// # Errors
+    /// As [`LeaseHolder::claim`]; refused as `TOO_MANY_WAITERS` or `TOO_MANY_PLACES`.
+    pub async fn await_claim(&self, change_source: i64) -> Result<u64, Error> {
+        let place = Place { held: self.held.clone(), change_source, is_left: true };
+        let result = self.held.guard(self.held.stand_in_line(change_source)).await;
+        if result.is_ok() {
+            place.keep();
+        }
+        result
+    }
+
     /// Gives a claim back, if it is still held under this very token; returns whether it was.
     ///
     /// # Errors
@@ -254,6 +272,47 @@ impl Held {
         }
     }
 
+    /// Waits for the grant of a change source. It is seen as a change, which is pushed; the claim
+    /// itself then gives the token.
+    async fn stand_in_line(&self, change_source: i64) -> Result<u64, Error> {
+        let filters = vec![WatchFilter::ChangeSource(Some(change_source))];
+        let options = WatchOptions { filters, ..WatchOptions::default() };
+        loop {
+            // Before asking, so that no grant is missed; and anew if too much was missed.
+            let mut watch = self.client().watch(options.clone()).await?;
+            loop {
+                let asked = self
+                    .client()
+                    .change_sources()
+                    .await_claim(self.lease.id, change_source)
+                    .await?;
+                if let Awaited::Granted { token } = asked {
+                    return Ok(token);
+                }
+                if !self.is_granted(&mut watch).await? {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether the watch shows a grant to this master; false if it can show nothing any more.
+    async fn is_granted(&self, watch: &mut Watch) -> Result<bool, Error> {
+        loop {
+            match watch.next().await {
+                Ok(Change {
+                    event: Event::ChangeSource { owner: Some((master, _)), .. }, ..
+                }) if master == self.lease.master => {
+                    return Ok(true);
+                }
+                // The watch goes on as soon as there is a node; the lease says for how long.
+                Ok(_) | Err(Error::Unavailable { .. }) => {}
+                Err(error) if error.reason() == Some("COMPACTED") => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Makes a call that is of use only while the lease lives.
     async fn guard<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.check(Applied::No)?;
@@ -275,6 +334,50 @@ impl Held {
             return Err(Error::LeaseLost { lease: self.lease.id, applied: Applied::No });
         }
         result
+    }
+}
+
+/// A place in a line, left when it is dropped.
+struct Place {
+    held: Arc<Held>,
+    change_source: i64,
+    is_left: bool,
+}
+
+impl Place {
+    /// It has led to a claim.
+    fn keep(mut self) {
+        self.is_left = false;
+    }
+
+    async fn leave(held: Arc<Held>, change_source: i64) -> Result<(), Error> {
+        let client = held.client();
+        let sources = client.change_sources();
+        if !sources.stop_awaiting(held.lease.id, change_source).await?
+            && let Some(found) = sources.get(change_source).await?
+            && let Some(claimant) = found.claimant.filter(|c| c.lease == Some(held.lease.id))
+        {
+            sources.release(change_source, claimant.token).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let (held, change_source) = (self.held.clone(), self.change_source);
+        if !self.is_left || held.life.loss().is_some() {
+            // A lost lease's place has gone with it.
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let lease = held.lease.id;
+                if let Err(error) = Place::leave(held, change_source).await {
+                    tracing::debug!(lease, change_source, %error, "still in line");
+                }
+            });
+        }
     }
 }
 

@@ -54,7 +54,7 @@ mod state;
 mod watch;
 
 pub use boottime::BootTime;
-pub use change_sources::{ChangeSource, ChangeSources, Claimant, Claimed, Fence};
+pub use change_sources::{Awaited, ChangeSource, ChangeSources, Claimant, Claimed, Fence};
 pub use client::Client;
 pub use cluster::{Cluster, JoinRequest, Joined, Member, Members, NodeStatus, Role};
 pub use config::ClientConfig;

@@ -85,6 +85,8 @@ calls! {
     changesources.list_change_sources(ListChangeSourcesRequest) -> ListChangeSourcesResponse;
     changesources.claim(ClaimRequest) -> ClaimResponse;
     changesources.release(ReleaseRequest) -> ReleaseResponse;
+    changesources.await_claim(AwaitClaimRequest) -> AwaitClaimResponse;
+    changesources.stop_awaiting(StopAwaitingRequest) -> StopAwaitingResponse;
     cluster.open_session(OpenSessionRequest) -> OpenSessionResponse;
     cluster.keep_session(KeepSessionRequest) -> KeepSessionResponse;
     cluster.close_session(CloseSessionRequest) -> CloseSessionResponse;
@@ -99,6 +101,7 @@ writes! {
     GetObjectIdRequest SetStateRequest CreateStateRequest DeleteStateRequest
     FindMasterIdRequest SetMasterStateRequest OpenLeaseRequest KeepAliveRequest CloseLeaseRequest
     FindChangeSourceIdRequest SetChangeSourceMasterRequest ClaimRequest ReleaseRequest
+    AwaitClaimRequest StopAwaitingRequest
 }
 
 pub(crate) use clients::watch;

@@ -11,6 +11,7 @@ mod identity;
 mod late_copies;
 mod leases;
 mod power_cut;
+mod queue;
 mod quiet;
 mod races;
 mod raw;

@@ -188,6 +188,32 @@ async fn reader_that_stops_is_cut_off_and_goes_on_where_it_was() -> anyhow::Resu
     cluster.finish().await
 }
 
+/// A node that is cut off from the others knows nothing new, and must not look as if nothing happened.
+// W1
+#[tokio::test(flavor = "multi_thread")]
+async fn node_without_a_leader_ends_its_watches() -> anyhow::Result<()> {
+    let cluster = Cluster::start_three().await?;
+    let client = cluster.client();
+    let object = client.state().get_object_id("watched", "Test").await?;
+    let left = cluster.follower().await?;
+    let channel = channel(&cluster, left).await?;
+    let mut stream = open(&channel, from(object, 0)).await?;
+    let others: Vec<usize> = cluster.running().into_iter().filter(|index| *index != left).collect();
+    for index in &others {
+        cluster.pause(*index)?;
+    }
+    let (revisions, status) = drain(&mut stream).await?;
+    ensure!(revisions.is_empty() && reason(&status)?.0 == "NO_LEADER", "{status:?}");
+    let refused = open(&channel, from(object, 1)).await.err().context("it knows nothing new")?;
+    ensure!(reason(&refused)?.0 == "NO_LEADER", "{refused:?}");
+    for index in others {
+        cluster.resume(index)?;
+    }
+    cluster.written_everywhere().await?;
+    open(&channel, from(object, 1)).await?;
+    cluster.finish().await
+}
+
 // W2
 #[tokio::test(flavor = "multi_thread")]
 async fn history_is_bounded_and_says_where_it_begins() -> anyhow::Result<()> {

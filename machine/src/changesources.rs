@@ -6,6 +6,7 @@
 //! grant. Two ways lead to a claim. [`Command::SetMaster`] is Buildbot's: any present owner answers *already
 //! claimed*, and unsetting works for everybody. [`Command::Claim`] and [`Command::Release`] are for holders
 //! of a lease: a repeated claim gets its token again, and a release works only under the token it names.
+//! [`Command::Await`] is a claim that waits for its turn; see `queues.rs`.
 //!
 //! # Invariants
 //!
@@ -13,10 +14,11 @@
 //! - A token is the revision of its grant: it rises with every grant and is never given again.
 //! - A claim has one row here, one in the index by owner, and counts once in its master's row.
 //! - When a master's lease ends, or it is set inactive, all its claims go in the same step.
+//! - A freed change source goes to whoever waits for it before anybody else can claim it.
 //!
 //! # What it leaves out
 //!
-//! Queues of waiting claimants, and groups that are claimed all or none.
+//! Groups that are claimed all or none.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +26,7 @@ use crate::fault::Fault;
 use crate::machine::Stop;
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, Value, View};
-use crate::{Refusal, State, leases, limits, masters};
+use crate::{Refusal, State, leases, limits, masters, queues};
 
 /// Change sources by namespace and id.
 const SOURCES: Table<(String, i64), Record> = Table::new(0x40, "change source");
@@ -75,6 +77,10 @@ pub enum Command {
     Claim { namespace: String, changesource: i64, lease: u64 },
     /// Gives a change source back, if it is owned under this token.
     Release { namespace: String, changesource: i64, token: u64 },
+    /// Gives a change source to the master of a lease as soon as nobody owns it and it is its turn.
+    Await { namespace: String, changesource: i64, lease: u64 },
+    /// Does not wait any more.
+    StopAwaiting { namespace: String, changesource: i64, lease: u64 },
 }
 
 /// What a write did.
@@ -93,6 +99,13 @@ pub enum Reply {
     AlreadyClaimed(Claimant),
     /// Whether the change source was owned under that token.
     Released(bool),
+    /// Somebody owns the change source; the lease waits for it.
+    Waiting {
+        /// How many wait before it.
+        ahead: u64,
+    },
+    /// Whether the lease waited.
+    Stopped(bool),
 }
 
 /// Who owns a change source.
@@ -119,7 +132,10 @@ impl Command {
                 check_id(Field::ChangeSourceId, *changesource)?;
                 master.map_or(Ok(()), |master| check_id(Field::MasterId, master))
             }
-            Command::Claim { changesource, .. } | Command::Release { changesource, .. } => {
+            Command::Claim { changesource, .. }
+            | Command::Release { changesource, .. }
+            | Command::Await { changesource, .. }
+            | Command::StopAwaiting { changesource, .. } => {
                 check_id(Field::ChangeSourceId, *changesource)
             }
         }
@@ -130,7 +146,11 @@ impl Command {
         self.namespace().len()
             + match self {
                 Command::FindId { name, .. } => name.len(),
-                Command::SetMaster { .. } | Command::Claim { .. } | Command::Release { .. } => 0,
+                Command::SetMaster { .. }
+                | Command::Claim { .. }
+                | Command::Release { .. }
+                | Command::Await { .. }
+                | Command::StopAwaiting { .. } => 0,
             }
     }
 
@@ -139,7 +159,9 @@ impl Command {
             Command::FindId { namespace, .. }
             | Command::SetMaster { namespace, .. }
             | Command::Claim { namespace, .. }
-            | Command::Release { namespace, .. } => namespace,
+            | Command::Release { namespace, .. }
+            | Command::Await { namespace, .. }
+            | Command::StopAwaiting { namespace, .. } => namespace,
         }
     }
 }
@@ -157,6 +179,13 @@ pub(crate) fn apply(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Stop>
         Command::Release { namespace, changesource, token } => {
             release(txn, namespace, *changesource, *token)
         }
+        Command::Await { namespace, changesource, lease } => {
+            wait(txn, namespace, *changesource, *lease)
+        }
+        Command::StopAwaiting { namespace, changesource, lease } => {
+            known_record(txn.view(), namespace, *changesource)?;
+            Ok(Reply::Stopped(queues::leave(txn, namespace, *changesource, *lease)?))
+        }
     }
 }
 
@@ -167,22 +196,42 @@ pub(crate) fn known(view: View<'_>, command: &Command) -> Result<Option<Reply>, 
             let id = SOURCE_IDS.get(view, (namespace.as_str(), name.as_str()))?;
             Ok(id.map(Reply::Id))
         }
-        Command::SetMaster { .. } | Command::Claim { .. } | Command::Release { .. } => Ok(None),
+        Command::SetMaster { .. }
+        | Command::Claim { .. }
+        | Command::Release { .. }
+        | Command::Await { .. }
+        | Command::StopAwaiting { .. } => Ok(None),
     }
+}
+
+/// The change source that a command is about, if there is one, and its namespace.
+fn subject(command: &Command) -> Option<(&str, i64)> {
+    match command {
+        Command::FindId { .. } => None,
+        Command::SetMaster { namespace, changesource, .. }
+        | Command::Claim { namespace, changesource, .. }
+        | Command::Release { namespace, changesource, .. }
+        | Command::Await { namespace, changesource, .. }
+        | Command::StopAwaiting { namespace, changesource, .. } => Some((namespace, *changesource)),
+    }
+}
+
+/// The change source of a command, if it is free and others wait for it.
+pub(crate) fn freed_in_the_way<'a>(view: View<'_>, command: &'a Command) -> Option<(&'a str, i64)> {
+    subject(command).filter(|(namespace, id)| queues::is_freed(view, namespace, *id))
 }
 
 /// A lapsed lease that has to end before this command can be run: the owner's, or the new owner's.
 pub(crate) fn lapsed_in_the_way(view: View<'_>, command: &Command) -> Result<Option<u64>, Fault> {
-    let (namespace, changesource, next) = match command {
-        Command::FindId { .. } => return Ok(None),
-        Command::SetMaster { namespace, changesource, master } => {
-            (namespace.as_str(), *changesource, *master)
-        }
-        // A claim's own lease lives, or the claim is refused.
-        Command::Claim { namespace, changesource, .. }
-        | Command::Release { namespace, changesource, .. } => {
-            (namespace.as_str(), *changesource, None)
-        }
+    let Some((namespace, changesource)) = subject(command) else { return Ok(None) };
+    // A claim's own lease lives, or the claim is refused.
+    let next = match command {
+        Command::SetMaster { master, .. } => *master,
+        Command::FindId { .. }
+        | Command::Claim { .. }
+        | Command::Release { .. }
+        | Command::Await { .. }
+        | Command::StopAwaiting { .. } => None,
     };
     let record = SOURCES.get(view, (namespace, changesource))?;
     let owner = record.and_then(|record| record.claim).map(|claim| claim.master);
@@ -217,6 +266,7 @@ pub(crate) fn free_all(txn: &mut Txn<'_>, namespace: &str, master: i64) -> Resul
         };
         SOURCES.put(txn, (namespace, changesource), &Record { name, claim: None })?;
         OWNED.delete(txn, (namespace, master, changesource));
+        queues::note_freed(txn, namespace, changesource)?;
         freed += 1;
     }
     Ok(freed)
@@ -257,6 +307,33 @@ fn claim(txn: &mut Txn<'_>, namespace: &str, changesource: i64, lease: u64) -> R
         Some(holder) => Ok(Reply::AlreadyClaimed(holder)),
         None => grant(txn, namespace, changesource, record, master),
     }
+}
+
+fn wait(txn: &mut Txn<'_>, namespace: &str, changesource: i64, lease: u64) -> Result<Reply, Stop> {
+    let reply = claim(txn, namespace, changesource, lease)?;
+    if let Reply::AlreadyClaimed(_) = reply {
+        let ahead = queues::join(txn, namespace, changesource, lease)?;
+        return Ok(Reply::Waiting { ahead });
+    }
+    Ok(reply)
+}
+
+/// Takes a lease that ends out of all queues.
+pub(crate) fn leave_queues(txn: &mut Txn<'_>, namespace: &str, lease: u64) -> Result<(), Fault> {
+    queues::leave_all(txn, namespace, lease)
+}
+
+/// Grants a freed change source to the first who waits for it. Who may own no more is passed over.
+pub(crate) fn serve(txn: &mut Txn<'_>, namespace: &str, changesource: i64) -> Result<(), Fault> {
+    while let Some(lease) = queues::take_first(txn, namespace, changesource)? {
+        match claim(txn, namespace, changesource, lease) {
+            Ok(_) => break,
+            Err(Stop::Refused(_)) => {}
+            Err(Stop::Fault(fault)) => return Err(fault),
+        }
+    }
+    queues::note_served(txn, namespace, changesource);
+    Ok(())
 }
 
 fn release(
@@ -320,7 +397,8 @@ fn free(
     };
     masters::set_claims(txn, namespace, master, owner, claims)?;
     OWNED.delete(txn, (namespace, master, changesource));
-    SOURCES.put(txn, (namespace, changesource), &Record { claim: None, ..record })
+    SOURCES.put(txn, (namespace, changesource), &Record { claim: None, ..record })?;
+    queues::note_freed(txn, namespace, changesource)
 }
 
 /// Who owns a change source at this time.
@@ -407,6 +485,11 @@ pub fn list(
     Ok(sources)
 }
 
+/// The leases that wait for a change source, in the order in which they will get it.
+pub fn waiting(state: &State, namespace: &str, changesource: i64) -> Result<Vec<u64>, Fault> {
+    queues::waiting(state.view(), namespace, changesource)
+}
+
 /// How many change sources there are, in all namespaces.
 pub fn counts(state: &State) -> Result<Counts, Fault> {
     let view = state.view();
@@ -478,5 +561,9 @@ pub(crate) fn audit(view: View<'_>, revision: u64, broken: &mut Vec<String>) -> 
     if sources != SOURCE_IDS.scan_all(view).count() || claims != OWNED.scan_all(view).count() {
         broken.push(format!("{sources} change sources and {claims} claims have more rows"));
     }
-    Ok(())
+    let is_free = |namespace: &str, id| {
+        let record = SOURCES.get(view, (namespace, id))?;
+        Ok(record.is_some_and(|record| record.claim.is_none()))
+    };
+    queues::audit(view, is_free, broken)
 }

@@ -36,6 +36,7 @@
 //! | `state.rs`, `masters.rs`, `changesources.rs` | one connector each |
 //! | `events.rs` | what changes mean to those who watch |
 //! | `leases.rs` | the rows of leases, and when they lapse |
+//! | `queues.rs` | who waits for which change source |
 //! | `inspect.rs` | rows for people, and whether they agree |
 //! | `digest.rs`, `level.rs`, `limits.rs` | agreement, upgrades, bounds |
 //!
@@ -62,6 +63,7 @@ pub mod level;
 pub mod limits;
 mod machine;
 pub mod masters;
+mod queues;
 mod refusal;
 pub mod sessions;
 pub mod state;

@@ -18,6 +18,13 @@ pub const LEASE_TTL_MS_MAX: u64 = 86_400_000;
 /// Most change sources that one master can own: they all go in one step when its lease ends.
 pub const CLAIMS_PER_MASTER_MAX: u32 = 10_000;
 
+/// Most leases that wait for one change source: joining a queue looks at all of it.
+pub const WAITERS_PER_SOURCE_MAX: u64 = 1000;
+/// Most change sources that one lease waits for: they all go in one step when it ends.
+pub const PLACES_PER_LEASE_MAX: u64 = 4096;
+/// Most freed change sources that one entry grants to those who wait.
+pub const GRANTS_PER_ENTRY_MAX: usize = 256;
+
 /// How long a session lives without use if its client does not say, in milliseconds (10 min).
 pub const SESSION_IDLE_MS_DEFAULT: u64 = 600_000;
 /// Shortest idle time of a session, in milliseconds: a call's deadline is at most half of it.

@@ -6,8 +6,9 @@
 //! with commands first moves the clock, then ends leases that are due (at most
 //! [`LEASES_ENDED_PER_ENTRY_MAX`], each with all its claims), then clears away expired sessions, then runs
 //! its requests in order. A request that comes upon a lease which is due, but was beyond the bound, has it
-//! ended first. Each ended lease and each request is a step of its own: it is kept whole or not at all, and
-//! it raises the revision by one if it changed rows. The bookkeeping of sessions does not.
+//! ended first. After whatever ends a claim, freed change sources go to those who wait for them, again up to a
+//! bound. Each grant, each ended lease and each request is a step of its own: it is kept whole or not at all,
+//! and it raises the revision by one if it changed rows. The bookkeeping of sessions does not.
 //!
 //! # Invariants
 //!
@@ -16,12 +17,12 @@
 
 use crate::fault::Fault;
 use crate::header::{self, Header, LogPosition};
-use crate::limits::LEASES_ENDED_PER_ENTRY_MAX;
+use crate::limits::{GRANTS_PER_ENTRY_MAX, LEASES_ENDED_PER_ENTRY_MAX};
 use crate::sessions::Standing;
 use crate::table::{Rows, Touched, Txn, View};
 use crate::{
     Bytes, Command, Entry, Origin, Refusal, Reply, Request, Response, changesources, leases,
-    masters, sessions, state,
+    masters, queues, sessions, state,
 };
 
 /// What an entry carries.
@@ -161,9 +162,13 @@ impl State {
     }
 
     /// When the next lease or session may lapse, by the cluster clock; at or before the present clock if
-    /// one has lapsed and is yet to be cleared away. The leader proposes a tick when that time comes.
+    /// one has lapsed and is yet to be cleared away, or if a freed change source is yet to be granted. The
+    /// leader proposes a tick when that time comes.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         // A row that cannot be read is due at once: the tick's apply meets it, and faults.
+        if !matches!(queues::first_freed(self.view()), Ok(None)) {
+            return Some(0);
+        }
         let lease = leases::first_deadline(self.view()).unwrap_or(Some((0, 0)));
         let session = sessions::first_check_ms(self.view()).unwrap_or(Some(0));
         lease.map(|(deadline_ms, _)| deadline_ms).into_iter().chain(session).min()
@@ -208,9 +213,30 @@ impl State {
             })?;
         }
         self.unrefused_step(entry.wall_ms, Kind::Bookkeeping, changes, sessions::expire)?;
+        let mut grants = GRANTS_PER_ENTRY_MAX;
+        self.serve_freed(entry.wall_ms, &mut grants, changes)?;
         for request in &entry.requests {
             let response = self.apply_request(entry.wall_ms, request, changes)?;
             applied.responses.push(response);
+            self.serve_freed(entry.wall_ms, &mut grants, changes)?;
+        }
+        Ok(())
+    }
+
+    /// Grants freed change sources to those who wait for them, at most so many.
+    fn serve_freed(
+        &mut self,
+        wall_ms: u64,
+        at_most: &mut usize,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Fault> {
+        while *at_most > 0
+            && let Some((namespace, changesource)) = queues::first_freed(self.view())?
+        {
+            *at_most -= 1;
+            self.unrefused_step(wall_ms, Kind::Write, changes, |txn| {
+                changesources::serve(txn, &namespace, changesource)
+            })?;
         }
         Ok(())
     }
@@ -256,6 +282,13 @@ impl State {
         }
         while let Some(lease) = self.lapsed_in_the_way(&request.command)? {
             self.unrefused_step(wall_ms, Kind::Write, changes, |txn| masters::expire(txn, lease))?;
+        }
+        if let Command::ChangeSources(command) = &request.command
+            && let Some((namespace, id)) = changesources::freed_in_the_way(self.view(), command)
+        {
+            self.unrefused_step(wall_ms, Kind::Write, changes, |txn| {
+                changesources::serve(txn, namespace, id)
+            })?;
         }
         let kind = match &request.command {
             Command::Session(command) if !command.raises_revision() => Kind::Bookkeeping,

@@ -261,6 +261,7 @@ fn end_all(txn: &mut Txn<'_>, namespace: &str, master: i64) -> Result<(Record, u
     if let Some(id) = record.lease {
         let lease = leases::named(txn.view(), id)?;
         leases::remove(txn, id, &lease);
+        changesources::leave_queues(txn, namespace, id)?;
         last_active_ms = lease.renewed_wall_ms;
     }
     let freed = changesources::free_all(txn, namespace, master)?;

@@ -147,6 +147,26 @@ pub enum Refusal {
         /// How many it may own.
         allowed: u64,
     },
+    /// As many wait for the change source as may.
+    #[error("change source {changesource} has {actual} waiting, {allowed} are allowed")]
+    TooManyWaiters {
+        /// The change source.
+        changesource: i64,
+        /// How many wait.
+        actual: u64,
+        /// How many may wait.
+        allowed: u64,
+    },
+    /// The lease waits for as many change sources as it may.
+    #[error("lease {lease} waits for {actual} change sources, {allowed} are allowed")]
+    TooManyPlaces {
+        /// The lease.
+        lease: u64,
+        /// How many it waits for.
+        actual: u64,
+        /// How many it may wait for.
+        allowed: u64,
+    },
 }
 
 /// What kind of no a refusal is; decides the status that a caller sees.
@@ -220,6 +240,8 @@ impl Refusal {
             Refusal::LeaseLost { .. } => "LEASE_LOST",
             Refusal::StaleFence { .. } => "STALE_FENCE",
             Refusal::TooManyClaims { .. } => "TOO_MANY_CLAIMS",
+            Refusal::TooManyWaiters { .. } => "TOO_MANY_WAITERS",
+            Refusal::TooManyPlaces { .. } => "TOO_MANY_PLACES",
         }
     }
 
@@ -242,7 +264,9 @@ impl Refusal {
             | Refusal::StaleFence { .. } => RefusalKind::FailedPrecondition,
             Refusal::TooManyUndecided { .. }
             | Refusal::TooManySessions { .. }
-            | Refusal::TooManyClaims { .. } => RefusalKind::ResourceExhausted,
+            | Refusal::TooManyClaims { .. }
+            | Refusal::TooManyWaiters { .. }
+            | Refusal::TooManyPlaces { .. } => RefusalKind::ResourceExhausted,
         }
     }
 
@@ -300,6 +324,16 @@ impl Refusal {
                 ("actual", actual.to_string()),
                 ("allowed", allowed.to_string()),
             ],
+            Refusal::TooManyWaiters { changesource, actual, allowed } => vec![
+                ("changesource_id", changesource.to_string()),
+                ("actual", actual.to_string()),
+                ("allowed", allowed.to_string()),
+            ],
+            Refusal::TooManyPlaces { lease, actual, allowed } => vec![
+                ("lease_id", lease.to_string()),
+                ("actual", actual.to_string()),
+                ("allowed", allowed.to_string()),
+            ],
         }
     }
 }
@@ -345,6 +379,8 @@ mod tests {
             Refusal::LeaseLost { lease: 5 },
             Refusal::StaleFence { changesource: 6, token: 5 },
             Refusal::TooManyClaims { master: 6, actual, allowed },
+            Refusal::TooManyWaiters { changesource: 6, actual, allowed },
+            Refusal::TooManyPlaces { lease: 5, actual, allowed },
         ]
     }
 
@@ -369,6 +405,8 @@ mod tests {
             "0101010e05",
             "0101010f0c05",
             "010101100c0908",
+            "010101110c0908",
+            "01010112050908",
         ];
         for (refusal, expected) in all().into_iter().zip(expected) {
             let response = Response { revision: 1, outcome: Err(refusal) };

@@ -74,10 +74,14 @@ impl Node {
     /// quorum has answered, or a follower that the leader has talked to, within two election
     /// time-outs.
     pub(crate) fn is_ready(&self) -> bool {
-        let recent = Duration::from_millis(2 * self.config.election_max_ms);
+        let knows_leader = !matches!(self.lead.borrow().leader, Leader::None);
+        knows_leader && self.is_in_touch(Duration::from_millis(2 * self.config.election_max_ms))
+    }
+
+    /// Whether this node led a quorum, or heard from a leader, not longer ago than this.
+    pub(crate) fn is_in_touch(&self, recent: Duration) -> bool {
         match self.lead.borrow().leader {
-            Leader::None => false,
-            Leader::Other(_) => self.pace.heard_within(recent),
+            Leader::None | Leader::Other(_) => self.pace.heard_within(recent),
             Leader::Me(_) => {
                 let alone = self.raft.voter_ids().count() == 1;
                 let metrics = self.raft.data_metrics();

@@ -484,6 +484,8 @@ service! { v1::change_sources_server::ChangeSources {
     list_change_sources(ListChangeSourcesRequest) -> ListChangeSourcesResponse;
     claim(ClaimRequest) -> ClaimResponse;
     release(ReleaseRequest) -> ReleaseResponse;
+    await_claim(AwaitClaimRequest) -> AwaitClaimResponse;
+    stop_awaiting(StopAwaitingRequest) -> StopAwaitingResponse;
 } }
 
 service! { v1::cluster_server::Cluster {

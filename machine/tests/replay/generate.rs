@@ -217,7 +217,7 @@ impl Generator {
 
     fn changesource_command(&mut self) -> changesources::Command {
         let (namespace, changesource) = (self.namespace(), self.id());
-        match self.random.below(8) {
+        match self.random.below(11) {
             0 => changesources::Command::FindId { namespace, name: self.name("source", 4) },
             1 | 2 => {
                 let master = (!self.random.one_in(4)).then(|| self.id());
@@ -226,6 +226,11 @@ impl Generator {
             3 => {
                 let token = self.random.pick(&self.tokens).copied().unwrap_or(1);
                 changesources::Command::Release { namespace, changesource, token }
+            }
+            4 | 5 => changesources::Command::Await { namespace, changesource, lease: self.lease() },
+            6 => {
+                let lease = self.lease();
+                changesources::Command::StopAwaiting { namespace, changesource, lease }
             }
             _ => changesources::Command::Claim { namespace, changesource, lease: self.lease() },
         }

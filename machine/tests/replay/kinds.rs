@@ -3,7 +3,7 @@
 use holdfast_machine::{Reply, Response, changesources, masters, sessions, state};
 
 /// All that the generator can reach.
-pub(crate) const ALL: [&str; 39] = [
+pub(crate) const ALL: [&str; 43] = [
     "opened",
     "kept",
     "closed",
@@ -31,6 +31,10 @@ pub(crate) const ALL: [&str; 39] = [
     "already claimed without lease",
     "released",
     "not released",
+    "waiting",
+    "waiting behind others",
+    "stopped",
+    "not waiting",
     "SESSION_REQUIRED",
     "SESSION_EXPIRED",
     "STALE_SEQ",
@@ -89,6 +93,10 @@ pub(crate) fn kind(response: &Response) -> &'static str {
             changesources::Reply::AlreadyClaimed(_) => "already claimed",
             changesources::Reply::Released(true) => "released",
             changesources::Reply::Released(false) => "not released",
+            changesources::Reply::Waiting { ahead: 0 } => "waiting",
+            changesources::Reply::Waiting { .. } => "waiting behind others",
+            changesources::Reply::Stopped(true) => "stopped",
+            changesources::Reply::Stopped(false) => "not waiting",
         },
     }
 }

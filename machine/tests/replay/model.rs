@@ -217,34 +217,50 @@ impl Model {
             }
             changesources::Command::SetMaster { namespace, changesource, .. }
             | changesources::Command::Claim { namespace, changesource, .. }
-            | changesources::Command::Release { namespace, changesource, .. } => {
+            | changesources::Command::Release { namespace, changesource, .. }
+            | changesources::Command::Await { namespace, changesource, .. }
+            | changesources::Command::StopAwaiting { namespace, changesource, .. } => {
                 (namespace.clone(), *changesource)
             }
         };
         if let changesources::Reply::Granted { token } = reply {
             let source = (namespace, changesource);
             let highest = self.tokens.entry(source.clone()).or_default();
-            if *token == *highest {
-                assert!(matches!(command, changesources::Command::Claim { .. }));
-                assert!(!self.ended.contains(&(source, *token)), "token {token} is back");
-            } else {
-                assert!(*token > *highest && *token == revision, "{token} behind {highest}");
-                *highest = *token;
-            }
+            // A repeated claim, or one that was granted to who waited, names an earlier grant.
+            let is_repeatable = matches!(
+                command,
+                changesources::Command::Claim { .. } | changesources::Command::Await { .. }
+            );
+            assert!(*token == revision || is_repeatable && *token < revision, "token {token}");
+            assert!(*token >= *highest, "{token} behind {highest}");
+            assert!(!self.ended.contains(&(source, *token)), "token {token} is back");
+            *highest = *token;
         }
     }
 
     /// C4: nobody reads a change source as owned by two, or by a master whose lease has lapsed.
     fn check_claims(&mut self, state: &State) {
+        let clock_ms = state.header().clock_ms;
+        let is_due = state.next_deadline_ms().is_some_and(|due_ms| due_ms <= clock_ms);
         let mut claims = BTreeMap::new();
         for namespace in NAMESPACES {
             let sources = changesources::list(state, namespace, None, None).expect("no fault");
             let mut owned: BTreeMap<i64, u32> = BTreeMap::new();
             for changesource in sources {
-                let Some(claimant) = changesource.claimant else { continue };
+                let Some(claimant) = changesource.claimant else {
+                    // C6: nothing is free that somebody waits for, once all that is due is done.
+                    let waiting = changesources::waiting(state, namespace, changesource.id);
+                    let waiting = waiting.expect("no fault");
+                    assert!(waiting.is_empty() || is_due, "{waiting:?} wait for {changesource:?}");
+                    continue;
+                };
                 let source = (namespace.to_owned(), changesource.id);
                 *owned.entry(claimant.master).or_default() += 1;
-                assert_eq!(self.tokens.get(&source), Some(&claimant.token), "{claimant:?}");
+                // It may have been granted to who waited, which is no reply.
+                let highest = self.tokens.entry(source.clone()).or_default();
+                assert!(claimant.token >= *highest, "{claimant:?} behind {highest}");
+                assert!(claimant.token <= state.header().revision, "{claimant:?}");
+                *highest = claimant.token;
                 let master = masters::get(state, namespace, claimant.master);
                 let master = master.expect("no fault").expect("an owner");
                 assert_eq!(master.lease, claimant.lease);

@@ -124,6 +124,16 @@ pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> 
             changesource: args.parse(0)?,
             token: args.parse(1)?,
         }),
+        "await" => Command::ChangeSources(changesources::Command::Await {
+            namespace,
+            changesource: args.parse(0)?,
+            lease: args.parse(1)?,
+        }),
+        "stop_awaiting" => Command::ChangeSources(changesources::Command::StopAwaiting {
+            namespace,
+            changesource: args.parse(0)?,
+            lease: args.parse(1)?,
+        }),
         _ => return Err(format!("there is no command {name}").into()),
     })
 }

@@ -147,4 +147,46 @@ impl Service for Calls {
         };
         Ok(Response::new(v1::ReleaseResponse { header: Some(header), released }))
     }
+
+    async fn await_claim(
+        &self,
+        request: Request<v1::AwaitClaimRequest>,
+    ) -> Result<Response<v1::AwaitClaimResponse>, Status> {
+        use v1::await_claim_response::Outcome;
+        let (metadata, _, request) = request.into_parts();
+        let command = Any::ChangeSources(Command::Await {
+            namespace: namespace(request.namespace),
+            changesource: request.changesource_id,
+            lease: request.lease_id,
+        });
+        let Answered { reply, header } = self.write(&metadata, request.context, command).await?;
+        let outcome = match reply {
+            Reply::ChangeSources(changesources::Reply::Granted { token }) => Outcome::Token(token),
+            Reply::ChangeSources(changesources::Reply::Waiting { ahead }) => {
+                Outcome::Waiting(v1::Waiting { ahead })
+            }
+            reply @ (Reply::Session(_)
+            | Reply::State(_)
+            | Reply::Masters(_)
+            | Reply::ChangeSources(_)) => return Err(foreign(&reply)),
+        };
+        Ok(Response::new(v1::AwaitClaimResponse { header: Some(header), outcome: Some(outcome) }))
+    }
+
+    async fn stop_awaiting(
+        &self,
+        request: Request<v1::StopAwaitingRequest>,
+    ) -> Result<Response<v1::StopAwaitingResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let command = Any::ChangeSources(Command::StopAwaiting {
+            namespace: namespace(request.namespace),
+            changesource: request.changesource_id,
+            lease: request.lease_id,
+        });
+        let Answered { reply, header } = self.write(&metadata, request.context, command).await?;
+        let Reply::ChangeSources(changesources::Reply::Stopped(waited)) = reply else {
+            return Err(foreign(&reply));
+        };
+        Ok(Response::new(v1::StopAwaitingResponse { header: Some(header), waited }))
+    }
 }

@@ -39,6 +39,8 @@ pub(super) enum WatchEnded {
         actual: usize,
         allowed: usize,
     },
+    /// No leader was heard for so long that others may know more.
+    OutOfTouch,
     Stopping,
 }
 
@@ -180,6 +182,10 @@ impl Node {
                 format!("this connection has {actual} watches already, and at most {allowed}"),
                 vec![("actual", actual.to_string()), ("allowed", allowed.to_string())],
             ),
+            WatchEnded::OutOfTouch => {
+                let message = "this node has not heard from a leader for a while".to_owned();
+                (Code::Unavailable, "NO_LEADER", message, Vec::new())
+            }
             WatchEnded::Stopping => {
                 let message = "this node is stopping".to_owned();
                 (Code::Unavailable, "STOPPING", message, Vec::new())

@@ -34,6 +34,8 @@ const UNREAD_MAX: Duration = Duration::from_secs(10);
 const PROGRESS_DEFAULT: Duration = Duration::from_secs(5);
 /// The shortest such time, in milliseconds.
 const PROGRESS_MS_MIN: u32 = 100;
+/// For how long a node that hears of no leader goes on as if it knew all there is.
+const OUT_OF_TOUCH_MAX: Duration = Duration::from_secs(3);
 /// Filters of one watch at most.
 const FILTERS_MAX: usize = 64;
 
@@ -101,6 +103,9 @@ impl Service for Watches {
             }
             ms => Duration::from_millis(ms.into()),
         };
+        if !node.is_in_touch(OUT_OF_TOUCH_MAX) {
+            return Err(node.watch_ended(WatchEnded::OutOfTouch));
+        }
         let admitted = connection.map(|connection| self.admit(connection)).transpose();
         let admitted = admitted.map_err(|actual| {
             node.watch_ended(WatchEnded::TooMany { actual, allowed: WATCHES_PER_CONNECTION_MAX })
@@ -170,6 +175,9 @@ impl Feed {
                 () = self.responses.closed() => return None,
             };
             let run = match step {
+                Step::Idle if !self.node.is_in_touch(OUT_OF_TOUCH_MAX) => {
+                    return Some(Err(WatchEnded::OutOfTouch));
+                }
                 Step::Idle => return Some(Ok(Vec::new())),
                 Step::Compacted { oldest } => {
                     return Some(Err(WatchEnded::Compacted { oldest }));
