@@ -318,11 +318,6 @@ fn wait(txn: &mut Txn<'_>, namespace: &str, changesource: i64, lease: u64) -> Re
     Ok(reply)
 }
 
-/// Takes a lease that ends out of all queues.
-pub(crate) fn leave_queues(txn: &mut Txn<'_>, namespace: &str, lease: u64) -> Result<(), Fault> {
-    queues::leave_all(txn, namespace, lease)
-}
-
 /// Grants a freed change source to the first who waits for it. Who may own no more is passed over.
 pub(crate) fn serve(txn: &mut Txn<'_>, namespace: &str, changesource: i64) -> Result<(), Fault> {
     while let Some(lease) = queues::take_first(txn, namespace, changesource)? {

@@ -27,7 +27,7 @@ use crate::leases::{self, Instance, Lease};
 use crate::machine::Stop;
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, Value, View};
-use crate::{Refusal, State, changesources, limits};
+use crate::{Refusal, State, changesources, limits, queues};
 
 /// Masters by namespace and id.
 const MASTERS: Table<(String, i64), Record> = Table::new(0x30, "master");
@@ -261,7 +261,7 @@ fn end_all(txn: &mut Txn<'_>, namespace: &str, master: i64) -> Result<(Record, u
     if let Some(id) = record.lease {
         let lease = leases::named(txn.view(), id)?;
         leases::remove(txn, id, &lease);
-        changesources::leave_queues(txn, namespace, id)?;
+        queues::leave_all(txn, namespace, id)?;
         last_active_ms = lease.renewed_wall_ms;
     }
     let freed = changesources::free_all(txn, namespace, master)?;

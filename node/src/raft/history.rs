@@ -70,9 +70,8 @@ impl History {
     }
 
     /// Takes in what led to a state of this revision.
-    pub(crate) fn append(&mut self, changes: &[Change], revision: u64) {
-        let events = changes.iter().filter(|change| change.is_event()).cloned();
-        for change in events {
+    pub(crate) fn append(&mut self, changes: Vec<Change>, revision: u64) {
+        for change in changes.into_iter().filter(Change::is_event) {
             let bytes =
                 CHANGE_BYTES + change.key.len() + change.value.as_ref().map_or(0, |v| v.len());
             self.bytes += bytes;
@@ -146,7 +145,7 @@ mod tests {
             let entry = Entry { clock_ms: 0, wall_ms: 0, requests };
             let at = LogPosition { term: 1, index };
             let applied = self.state.apply(at, Payload::Batch(&entry)).expect("it is in order");
-            self.history.append(&applied.changes, self.state.header().revision);
+            self.history.append(applied.changes, self.state.header().revision);
         }
 
         fn create_object(&mut self, seq: u64) {

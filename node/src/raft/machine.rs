@@ -93,7 +93,7 @@ impl Applied {
         self.revision.lock().expect("no code panics while it holds this lock").take();
     }
 
-    fn publish(&self, state: State, changes: &[Change]) {
+    fn publish(&self, state: State, changes: Vec<Change>) {
         let revision = state.header().revision;
         let mut history = self.history.write().expect("no code panics while it holds this lock");
         history.append(changes, revision);
@@ -194,7 +194,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let row = |change: &Change| (change.key.clone(), change.value.clone());
             let rows = changes.iter().map(row).collect();
             runtime::in_place(|| self.store.write(rows, header, index))?;
-            self.applied.publish(state, &changes);
+            self.applied.publish(state, changes);
             for (responder, replies) in answers {
                 if let Some(responder) = responder {
                     responder.send(replies);
