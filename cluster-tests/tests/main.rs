@@ -10,6 +10,7 @@ mod headers;
 mod identity;
 mod late_copies;
 mod leases;
+mod million;
 mod power_cut;
 mod queue;
 mod quiet;

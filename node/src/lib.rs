@@ -30,6 +30,7 @@ mod read;
 mod runtime;
 mod serve;
 pub mod store;
+mod trim;
 mod watch;
 
 pub use serve::{Boxed, ServeError, serve};

@@ -7,11 +7,16 @@
 mod pace;
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 pub(crate) use pace::Pace;
+use tokio::sync::oneshot;
 pub(crate) use tokio::task::JoinHandle;
 pub(crate) use tokio::time::Instant;
+
+/// The niceness of background work: a tenth of the weight of other threads; see sched(7).
+const BACKGROUND_NICE: i32 = 10;
 
 /// The runtime that consensus runs on.
 pub(crate) type Runtime = pace::Paced;
@@ -28,6 +33,23 @@ where
 /// Runs blocking work (disk) off the runtime's threads.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("blocking work does not panic")
+}
+
+/// Runs long work that nobody waits for by the millisecond, such as taking in a snapshot, on a
+/// thread of its own that steps back behind all others: where cores are few, writes go on.
+pub(crate) async fn background<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (done, wait) = oneshot::channel();
+    std::thread::Builder::new().name("background".to_owned()).spawn(move || {
+        // On Linux this is about the calling thread.
+        if let Err(error) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+            tracing::debug!(%error, "background work runs like any other");
+        }
+        // Whoever waited may be gone, with the call that asked for it.
+        let _ = done.send(work());
+    })?;
+    wait.await.map_err(|_| io::Error::other("background work has panicked"))?
 }
 
 /// Runs work that seldom blocks where it is, letting other tasks move to another thread meanwhile.

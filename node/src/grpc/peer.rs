@@ -328,7 +328,7 @@ impl PeerCalls {
         received: Received,
         end: peer::SnapshotEnd,
     ) -> Result<Response<peer::InstallSnapshotResponse>, Status> {
-        let finished = runtime::blocking(move || received.finish(&end)).await;
+        let finished = runtime::background(move || received.finish(&end)).await;
         let (vote, snapshot) = finished.map_err(failed)?;
         let installed = self.node.raft.install_full_snapshot(vote, snapshot).await;
         let response = installed.map_err(failed)?;

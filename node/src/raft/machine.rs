@@ -101,21 +101,25 @@ impl Applied {
         self.publish_behind_history(state);
     }
 
-    /// Publishes a state that did not come about here: there is no history up to it.
-    fn publish_installed(&self, state: State) {
+    /// Publishes a state that did not come about here: there is no history up to it. Returns the
+    /// state in whose place it is, all of whose rows may be the caller's to free.
+    fn publish_installed(&self, state: State) -> State {
         let history = History::new(state.header().revision);
         *self.history.write().expect("no code panics while it holds this lock") = history;
-        self.publish_behind_history(state);
+        self.publish_behind_history(state)
     }
 
-    fn publish_behind_history(&self, state: State) {
+    fn publish_behind_history(&self, state: State) -> State {
         let (index, revision) = (applied_index(&state), state.header().revision);
-        *self.state.write().expect("no code panics while it holds this lock") = state;
+        let mut published = self.state.write().expect("no code panics while it holds this lock");
+        let before = std::mem::replace(&mut *published, state);
+        drop(published);
         self.index.send_replace(index);
         let newest = self.revision.lock().expect("no code panics while it holds this lock");
         if let Some(newest) = newest.as_ref() {
             newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
         }
+        before
     }
 
     fn remember_digest(&self, state: &State) {
@@ -212,14 +216,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         assert_eq!(snapshot_meta(&state)?.last_log_id, meta.last_log_id, "a snapshot is its state");
         let store = self.store.clone();
         let rows = state.clone();
-        runtime::blocking(move || {
+        runtime::background(move || {
             let header = rows.header_row();
             let applied = applied_index(&rows);
             let rows = rows.rows().map(|(key, value)| Ok((Arc::clone(key), Arc::clone(value))));
             store.install(rows, header, applied)
         })
         .await?;
-        self.applied.publish_installed(state);
+        let before = self.applied.publish_installed(state);
+        runtime::blocking(move || drop(before)).await;
         Ok(())
     }
 

@@ -38,7 +38,7 @@ use crate::raft::types::Raft;
 use crate::read::Reads;
 use crate::runtime::Pace;
 use crate::store::{DataDir, LogStore, StateStore, sync};
-use crate::{agree, expire, grpc, members, runtime};
+use crate::{agree, expire, grpc, members, runtime, trim};
 
 /// Requests in flight on one client connection; more wait in the connection.
 const CALLS_PER_CONNECTION_MAX: usize = 256;
@@ -266,12 +266,11 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, ServeError> {
         // what makes its state, and its clock, good for calls.
         enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every_entries),
-        max_in_snapshot_log_to_keep: config.log_keep_entries,
+        // The log is purged by `trim`, which knows more.
+        max_in_snapshot_log_to_keep: u64::MAX,
         // A follower is sent a snapshot only when the log it needs is gone.
         replication_lag_threshold: u64::MAX,
         max_payload_entries: ENTRIES_PER_MESSAGE_MAX,
-        // The log is dropped with each snapshot, also where snapshots are frequent.
-        purge_batch_size: config.snapshot_every_entries.min(256),
         ..openraft::Config::default()
     };
     let raft = raft.validate().map_err(|error| ServeError::damaged(&error))?;
@@ -308,6 +307,9 @@ fn follow_members(raft: &Raft, peers: &Peers, tasks: &runtime::Tasks) {
 fn background(node: &Arc<Node>) {
     let ticks = expire::run(node.raft.clone(), Arc::clone(&node.applied), node.lead.clone());
     node.tasks.spawn(ticks);
+    let transfers = node.snapshots.transfers.clone();
+    let keep = node.config.log_keep_entries;
+    node.tasks.spawn(trim::run(node.raft.clone(), node.log.clone(), transfers, keep));
     // These two hold the node weakly through their task's owner: the node aborts them.
     node.tasks.spawn(members::promote(Arc::clone(node), node.lead.clone()));
     let watched = Arc::clone(node);

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ struct Shared {
     /// Callbacks of the group that is being written; taken by whoever ends it first, the writer or
     /// a fault.
     in_flight: Mutex<Vec<Done>>,
+    /// Of entries, since the log was opened.
+    appended_bytes: AtomicU64,
     /// Keeps the data directory locked.
     _dir: DataDir,
 }
@@ -95,6 +98,7 @@ impl LogStore {
             queue: Queue::new(),
             tail: Mutex::new(tail),
             in_flight: Mutex::new(Vec::new()),
+            appended_bytes: AtomicU64::new(0),
             _dir: dir.clone(),
         });
         let weak = Arc::downgrade(&shared);
@@ -121,6 +125,7 @@ impl LogStore {
     /// They can be read when this returns, and are durable when `done` is called with success.
     pub fn append(&self, entries: Vec<(u64, Bytes)>, done: Done) {
         let bytes = entries.iter().map(|(_, bytes)| bytes.len()).sum();
+        self.0.shared.appended_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.submit(Work::Append(entries), Some(done), bytes);
     }
 
@@ -204,6 +209,11 @@ impl LogStore {
     pub fn last_index(&self) -> Option<u64> {
         let log = locked(&self.0.shared.tail).log();
         (!log.is_empty()).then(|| log.end - 1)
+    }
+
+    /// How many bytes of entries were appended since the log was opened.
+    pub fn appended_bytes(&self) -> u64 {
+        self.0.shared.appended_bytes.load(Ordering::Relaxed)
     }
 
     /// How many syncs the log has made since it was opened.

@@ -11,6 +11,7 @@
 mod beat;
 mod peers;
 mod snapshot;
+mod transfers;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use super::types::{Member, Snapshot, TypeConfig, Vote};
 use crate::runtime::{self, Pace};
 pub(crate) use peers::{ForwardStream, MESSAGE_BYTES_MAX, Own, PeerError, Peers, keys};
 pub(crate) use snapshot::{Received, SnapshotCounters};
+pub(crate) use transfers::Transfers;
 
 /// How long an append may go unanswered before the stream is given up. A batch of 9 MiB with its
 /// sync takes a fraction of it.
@@ -177,6 +179,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
+        let index = snapshot.meta.last_log_id.map_or(0, |id| id.index);
+        let (began, target) = (runtime::now(), self.target);
+        let _under_way = self.counters.transfers.begin(target, index);
+        tracing::info!(index, rows = snapshot.snapshot.len(), "sends n{target} a snapshot");
         let frames = snapshot::frames(vote, &snapshot);
         let request = self.client.request(frames);
         let mut client = self.client.rpc();
@@ -187,6 +193,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
                     .map_err(|status| StreamingError::Unreachable(Unreachable::new(&status)))?;
                 let vote = convert::vote_from_wire(response.into_inner().vote)
                     .map_err(|e| StreamingError::Unreachable(Unreachable::new(&e)))?;
+                tracing::info!(index, took = ?began.elapsed(), "n{target} has taken the snapshot in");
                 Ok(SnapshotResponse::new(vote))
             }
         }

@@ -16,8 +16,10 @@ use holdfast_proto::peer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::transfers::Transfers;
 use crate::raft::types::{Snapshot, SnapshotMeta, Vote};
 use crate::raft::{codec, convert};
+use crate::runtime;
 
 /// The longest run of row bytes in one frame.
 const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -26,11 +28,12 @@ const FRAMES_AHEAD: usize = 4;
 /// Longest key or value that a frame stream may announce: a corrupt length must not allocate more.
 const PART_BYTES_MAX: usize = 16 << 20;
 
-/// Counts for status and metrics.
+/// Counts for status and metrics, and what is under way.
 #[derive(Default)]
 pub(crate) struct SnapshotCounters {
     pub(crate) sent: AtomicU64,
     pub(crate) installed: AtomicU64,
+    pub(crate) transfers: Transfers,
 }
 
 /// The frames of a snapshot, made as they are taken.
@@ -44,9 +47,14 @@ pub(super) fn frames(
         meta: codec::encode(&snapshot.meta),
     };
     let state = snapshot.snapshot.clone();
-    tokio::task::spawn_blocking(move || {
-        // An error means that the receiver is gone; the transfer then fails on its own.
-        let _ = send_frames(header, &state, &frames);
+    runtime::spawn(async move {
+        let sending = runtime::background(move || {
+            send_frames(header, &state, &frames).map_err(io::Error::other)
+        });
+        if let Err(error) = sending.await {
+            // Mostly that the receiver is gone; the transfer then fails on its own.
+            tracing::debug!(%error, "a snapshot was not sent to its end");
+        }
     });
     ReceiverStream::new(taken)
 }
