@@ -106,6 +106,7 @@ codes! {
     NoLocalCluster "no-local-cluster" No,
     NoSuchNode "no-such-node" No,
     NotRunning "not-running" No,
+    NoNetwork "no-network" No,
     Usage "usage" Usage,
     BadConfig "bad-config" Usage,
     BadRequest "bad-request" Usage,

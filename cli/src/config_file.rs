@@ -5,7 +5,7 @@
 //! was probably meant. Forming a cluster, and accepting a directory that has moved, are acts of the
 //! moment and stay on the command line.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "peer_addr",
     "advertise_client",
     "advertise_peer",
+    "peer_source_addr",
     "node_id",
     "join",
     "heartbeat_ms",
@@ -44,6 +45,8 @@ pub(crate) struct ConfigFile {
     pub(crate) advertise_client: Option<String>,
     /// What other nodes are told to connect to.
     pub(crate) advertise_peer: Option<String>,
+    /// The address that other nodes are dialled from.
+    pub(crate) peer_source_addr: Option<IpAddr>,
     /// The id of the node.
     pub(crate) node_id: Option<u64>,
     /// Client endpoints of the cluster to join.
@@ -109,7 +112,8 @@ mod tests {
     fn every_key_is_known() {
         let file = parse_it(
             "data_dir = \"/d\"\nclient_addr = \"127.0.0.1:1\"\npeer_addr = \"127.0.0.1:2\"\n\
-             advertise_client = \"a:1\"\nadvertise_peer = \"a:2\"\nnode_id = 3\njoin = [\"b:1\"]\n\
+             advertise_client = \"a:1\"\nadvertise_peer = \"a:2\"\n\
+             peer_source_addr = \"127.0.0.9\"\nnode_id = 3\njoin = [\"b:1\"]\n\
              heartbeat_ms = 50\nelection_min_ms = 150\nelection_max_ms = 300\n\
              snapshot_every_entries = 1000\nlog_keep_entries = 10\n",
         )

@@ -41,6 +41,7 @@ use codes::Exit;
 use commands::{changesource, help, master, members, state};
 use errors::{Failure, Outcome};
 use local::places::Places;
+use local::state_file::Links;
 use local::up::Wish;
 use local::{down, failover, logs, ps, up};
 use output::{Format, Output};
@@ -86,7 +87,8 @@ fn run(command: &Command, output: Output) -> Outcome<Exit> {
         | Command::Changesource(_)
         | Command::Master(_)
         | Command::Watch(_)
-        | Command::StandIn(_) => tokio::runtime::Builder::new_current_thread()
+        | Command::StandIn(_)
+        | Command::Network(_) => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::bug(format!("cannot start the runtime: {error}")))?
@@ -101,6 +103,7 @@ async fn run_async(command: &Command, output: Output) -> Outcome<Exit> {
                 nodes: args.nodes,
                 base_port: args.base_port,
                 data_dir: args.data_dir.clone(),
+                links: if args.direct { Links::Direct } else { Links::Network },
                 timeout: args.timeout,
             };
             let report = up::up(&Places::of(&args.local.name)?, &wish, output).await?;
@@ -110,7 +113,7 @@ async fn run_async(command: &Command, output: Output) -> Outcome<Exit> {
         Command::Down(args) => {
             down::run(&Places::of(&args.local.name)?, args.purge, output).await.map(|()| Exit::Done)
         }
-        Command::Ps(args) => ps::run(&Places::of(&args.name)?, output).map(|()| Exit::Done),
+        Command::Ps(args) => ps::run(&Places::of(&args.name)?, output).await.map(|()| Exit::Done),
         Command::Logs(args) => {
             let places = Places::of(&args.local.name)?;
             logs::run(&places, args.node, args.follow, output).await.map(|()| Exit::Done)
@@ -124,6 +127,7 @@ async fn run_async(command: &Command, output: Output) -> Outcome<Exit> {
         Command::Master(args) => master::run(args, output).await,
         Command::Watch(args) => commands::watch::run(args, output).await,
         Command::StandIn(args) => failover::stand_in(args).await,
+        Command::Network(args) => local::network::process::run(args).await,
         Command::Serve(_)
         | Command::Completions { .. }
         | Command::Help { .. }

@@ -72,6 +72,7 @@ fn settle(args: &ServeArgs, file: ConfigFile) -> Outcome<Config> {
     config.peer_addr = args.peer_addr.or(file.peer_addr).unwrap_or(config.peer_addr);
     config.advertise_client = args.advertise_client.clone().or(file.advertise_client);
     config.advertise_peer = args.advertise_peer.clone().or(file.advertise_peer);
+    config.peer_source_addr = args.peer_source_addr.or(file.peer_source_addr);
     config.node_id = args.node_id.or(file.node_id);
     let join = match args.join.is_empty() {
         true => file.join.unwrap_or_default(),

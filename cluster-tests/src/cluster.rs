@@ -1,6 +1,8 @@
 //! A cluster of real nodes on loopback.
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use holdfast_client::{Client, ClientConfig, NodeStatus, Role};
+use holdfast_network::{Network, Route, Rules, host_of};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -39,6 +42,9 @@ pub struct Options {
     /// endpoints than it was given: for clients behind a [`Proxy`](crate::Proxy), and for clients
     /// that stay with one node.
     pub hide_endpoints: bool,
+    /// The nodes reach each other through a [`Network`] that cuts and slows on command: see
+    /// [`Cluster::network`], [`Cluster::partition`] and [`Cluster::heal`].
+    pub network: bool,
 }
 
 /// Nodes that belong together. Index 0 is the node with id 1, and so on. All methods take `&self`,
@@ -48,6 +54,7 @@ pub struct Cluster {
     options: Options,
     nodes: RwLock<Vec<Arc<Node>>>,
     probe: Client,
+    network: Option<Network>,
     dir: Option<TempDir>,
     finished: AtomicBool,
 }
@@ -98,7 +105,9 @@ impl Cluster {
         config.call_timeout = STATUS_MAX;
         let probe = Client::connect(config);
         let nodes = RwLock::new(Vec::new());
-        Ok(Cluster { options, nodes, probe, dir: Some(dir), finished: AtomicBool::new(false) })
+        let network = options.network.then(Network::start).transpose()?;
+        let finished = AtomicBool::new(false);
+        Ok(Cluster { options, nodes, probe, network, dir: Some(dir), finished })
     }
 
     async fn bring_up(&self, size: usize) -> anyhow::Result<()> {
@@ -375,6 +384,41 @@ impl Cluster {
         self.node(index).lock().signal(Signal::CONT)
     }
 
+    /// What the nodes reach each other through; it knows node `index` as `index + 1`.
+    ///
+    /// # Panics
+    /// Without [`Options::network`].
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("the cluster was started with a network")
+    }
+
+    /// Cuts these nodes off from all the others, in both directions, beside what is cut already.
+    ///
+    /// # Panics
+    /// As [`Cluster::network`].
+    pub fn partition(&self, group: &[usize]) {
+        let (group, rest) = (0..self.size()).partition(|index| group.contains(index));
+        self.network().change(|rules| rules.partition(&[ids(group), ids(rest)]));
+    }
+
+    /// Loses all that these nodes send to the others; what the others send arrives.
+    ///
+    /// # Panics
+    /// As [`Cluster::network`].
+    pub fn mute(&self, group: &[usize]) {
+        let (group, rest) = (0..self.size()).partition(|index| group.contains(index));
+        self.network().change(|rules| rules.cut(&ids(group), &ids(rest)));
+    }
+
+    /// Lets everything pass again, at once.
+    ///
+    /// # Panics
+    /// As [`Cluster::network`].
+    pub fn heal(&self) {
+        self.network().change(|rules| *rules = Rules::default());
+    }
+
     /// Waits for a condition as [`wait_for`] does, at most 30 s, and ends early if a node has ended
     /// by itself.
     ///
@@ -472,6 +516,10 @@ impl Cluster {
             ports::reserve(3)?.try_into().expect("three were asked for");
         let log = dir.join(format!("n{id}.log"));
         let process = NodeProcess::new(Vec::new(), self.options.env.clone(), &log)?;
+        if let Some(network) = &self.network {
+            let listen = peer.address().parse()?;
+            network.open(Route { node: id, listen, target: behind_network(id, &peer) })?;
+        }
         let node = Node { id, client, peer, closed, data_dir, process: Mutex::new(process) };
         let mut args = serve_args(&node, &self.options);
         args.extend(start.iter().cloned());
@@ -518,7 +566,21 @@ impl Node {
     }
 }
 
+/// The ids of these nodes.
+fn ids(indices: Vec<usize>) -> BTreeSet<u64> {
+    indices.into_iter().map(|index| u64::try_from(index + 1).expect("a few nodes")).collect()
+}
+
+/// Where a node listens for others that reach it through the network.
+fn behind_network(id: u64, peer: &Port) -> SocketAddr {
+    SocketAddr::new(host_of(id).expect("there are a few nodes"), peer.number())
+}
+
 fn serve_args(node: &Node, options: &Options) -> Vec<String> {
+    let listen = match options.network {
+        true => behind_network(node.id, &node.peer).to_string(),
+        false => node.peer.address(),
+    };
     let mut args: Vec<String> = [
         "serve",
         "--data-dir",
@@ -526,7 +588,7 @@ fn serve_args(node: &Node, options: &Options) -> Vec<String> {
         "--client-addr",
         &node.client.address(),
         "--peer-addr",
-        &node.peer.address(),
+        &listen,
         "--node-id",
         &node.id.to_string(),
     ]
@@ -534,6 +596,12 @@ fn serve_args(node: &Node, options: &Options) -> Vec<String> {
     .to_vec();
     if options.hide_endpoints {
         args.extend(["--advertise-client".to_owned(), node.closed.address()]);
+    }
+    if options.network {
+        let source = behind_network(node.id, &node.peer).ip().to_string();
+        let advertised = node.peer.address();
+        args.extend(["--advertise-peer".to_owned(), advertised]);
+        args.extend(["--peer-source-addr".to_owned(), source]);
     }
     args.extend(options.args.iter().cloned());
     args

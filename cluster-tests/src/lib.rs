@@ -4,7 +4,8 @@
 //! # The model
 //! [`Cluster`] is some nodes, each a child process with a data directory, two ports and a log file.
 //! [`Chaos`] kills its leader again and again. [`Proxy`] stands between a client and a node and
-//! stalls, delays or cuts what passes. [`StandIn`] is a master in a process of its own, which can be
+//! stalls, delays or cuts what passes; the [`Network`] stands between the nodes and cuts, stalls and
+//! delays by who sends to whom. [`StandIn`] is a master in a process of its own, which can be
 //! killed and frozen. [`scale`] and [`bound`] say how much of each a test does, and [`report`] notes
 //! the figures that came out.
 //!
@@ -35,6 +36,7 @@ mod wait;
 
 pub use chaos::{Chaos, Kill};
 pub use cluster::{Cluster, Options};
+pub use holdfast_network::Network;
 pub use node::{Ended, NodeProcess, serve_until_end};
 pub use programs::{holdfast, stand_in};
 pub use proxy::{Flow, Proxy};

@@ -1,9 +1,8 @@
 //! A TCP proxy that misbehaves when told to.
 //!
 //! It runs on a thread of its own, so that a busy test does not delay what it carries. Both
-//! directions are controlled apart. Bytes that it holds stay in order and are delivered when it
-//! lets them go, also if their sender has closed its connection meanwhile: that is how a message
-//! arrives long after its sender gave it up.
+//! directions are controlled apart. What it carries it carries as a practice cluster's network does
+//! ([`holdfast_network::relay`]), but for ever: what is held stays until it is let go.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,30 +11,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+pub use holdfast_network::Flow;
+use holdfast_network::relay::{self, Lane};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::ports::{self, Port};
 
 /// How long the proxy may take to do what it is told.
 const OBEY_MAX: Duration = Duration::from_secs(5);
-/// What is read at once, in bytes.
-const CHUNK: usize = 64 * 1024;
-
-/// What happens to the bytes of one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// They are passed on at once.
-    Pass,
-    /// They are taken in and held, until that changes.
-    Stall,
-    /// They are passed on so long after they came.
-    Delay(Duration),
-}
 
 /// A proxy before one address. Dropping it closes all its connections.
 #[derive(Debug)]
@@ -44,7 +29,7 @@ pub struct Proxy {
     control: watch::Sender<Control>,
     /// Whether it listens.
     open: watch::Receiver<bool>,
-    held: Arc<Held>,
+    held: Held,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -61,16 +46,10 @@ struct Control {
 }
 
 /// Bytes that were read and not yet written, by direction.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Held {
-    up: AtomicUsize,
-    down: AtomicUsize,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Direction {
-    Up,
-    Down,
+    up: Arc<AtomicUsize>,
+    down: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -85,7 +64,7 @@ impl Proxy {
             Control { cut: false, up: Flow::Pass, down: Flow::Pass, deaf: false, end: false };
         let (control, controls) = watch::channel(first);
         let (opened, open) = watch::channel(false);
-        let held = Arc::new(Held::default());
+        let held = Held::default();
         let target: SocketAddr = target.parse().context("the address behind the proxy")?;
         let listen: SocketAddr = port.address().parse().expect("host:port");
         let carrier = Carrier { listen, target, controls, held: held.clone() };
@@ -184,7 +163,7 @@ struct Carrier {
     listen: SocketAddr,
     target: SocketAddr,
     controls: watch::Receiver<Control>,
-    held: Arc<Held>,
+    held: Held,
 }
 
 impl Carrier {
@@ -204,18 +183,15 @@ impl Carrier {
                     Some(_) = connections.join_next(), if !connections.is_empty() => {}
                     accepted = listener.accept() => {
                         if let Ok((client, _)) = accepted {
-                            let carried = carry(
+                            connections.spawn(carry(
                                 client, self.target, controls.clone(), self.held.clone(),
-                            );
-                            connections.spawn(carried);
+                            ));
                         }
                     }
                 }
             }
             drop(listener);
             connections.shutdown().await;
-            self.held.up.store(0, Ordering::Relaxed);
-            self.held.down.store(0, Ordering::Relaxed);
             opened.send_replace(false);
         }
     }
@@ -239,108 +215,21 @@ impl Carrier {
 }
 
 /// One connection, until both of its ends are closed and nothing is held.
-async fn carry(
-    client: TcpStream,
-    target: SocketAddr,
-    controls: watch::Receiver<Control>,
-    held: Arc<Held>,
-) {
+async fn carry(client: TcpStream, target: SocketAddr, rules: watch::Receiver<Control>, held: Held) {
     let Ok(server) = TcpStream::connect(target).await else { return };
-    // Without it small frames would wait for each other; it fails only on closed sockets.
-    let _ = client.set_nodelay(true);
-    let _ = server.set_nodelay(true);
-    let (client_reads, client_writes) = client.into_split();
-    let (server_reads, server_writes) = server.into_split();
-    let up = pump(Direction::Up, client_reads, server_writes, controls.clone(), &held);
-    let down = pump(Direction::Down, server_reads, client_writes, controls, &held);
-    tokio::join!(up, down);
-}
-
-async fn pump(
-    direction: Direction,
-    from: OwnedReadHalf,
-    to: OwnedWriteHalf,
-    controls: watch::Receiver<Control>,
-    held: &Held,
-) {
-    let count = match direction {
-        Direction::Up => &held.up,
-        Direction::Down => &held.down,
+    let up = Lane {
+        rules: rules.clone(),
+        flow: Box::new(|control: &Control| control.up),
+        deaf: |control| control.deaf,
+        held: held.up,
+        patience: None,
     };
-    let (chunks, queue) = mpsc::unbounded_channel();
-    let is_deaf = || matches!(direction, Direction::Up) && controls.borrow().deaf;
-    let taken_in = take_in(from, chunks, is_deaf, count);
-    tokio::join!(taken_in, pass_on(direction, to, queue, controls.clone(), count));
-}
-
-async fn take_in(
-    mut from: OwnedReadHalf,
-    chunks: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
-    is_deaf: impl Fn() -> bool,
-    count: &AtomicUsize,
-) {
-    let mut buffer = vec![0; CHUNK];
-    // An error ends the stream as its end does.
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if is_deaf() {
-            continue;
-        }
-        count.fetch_add(length, Ordering::Relaxed);
-        if chunks.send((Instant::now(), buffer[..length].to_vec())).is_err() {
-            return;
-        }
-    }
-}
-
-async fn pass_on(
-    direction: Direction,
-    mut to: OwnedWriteHalf,
-    mut queue: mpsc::UnboundedReceiver<(Instant, Vec<u8>)>,
-    mut controls: watch::Receiver<Control>,
-    count: &AtomicUsize,
-) {
-    while let Some((arrived, chunk)) = queue.recv().await {
-        wait_to_pass(direction, arrived, &mut controls).await;
-        let written = to.write_all(&chunk).await;
-        count.fetch_sub(chunk.len(), Ordering::Relaxed);
-        if written.is_err() {
-            break;
-        }
-    }
-    // Whoever reads here learns that there is no more.
-    let _ = to.shutdown().await;
-    // What comes in now has nowhere to go.
-    while let Ok((_, chunk)) = queue.try_recv() {
-        count.fetch_sub(chunk.len(), Ordering::Relaxed);
-    }
-}
-
-async fn wait_to_pass(
-    direction: Direction,
-    arrived: Instant,
-    controls: &mut watch::Receiver<Control>,
-) {
-    loop {
-        let control = *controls.borrow_and_update();
-        let flow = match direction {
-            Direction::Up => control.up,
-            Direction::Down => control.down,
-        };
-        let due = match flow {
-            Flow::Pass => return,
-            Flow::Delay(by) => Some(arrived + by),
-            Flow::Stall => None,
-        };
-        let sleep = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = sleep => return,
-            // The proxy is gone, and this connection with it.
-            changed = controls.changed() => if changed.is_err() { return },
-        }
-    }
+    let down = Lane {
+        rules,
+        flow: Box::new(|control: &Control| control.down),
+        deaf: |_| false,
+        held: held.down,
+        patience: None,
+    };
+    relay::carry(client, server, up, down).await;
 }

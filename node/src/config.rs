@@ -33,6 +33,9 @@ pub struct Config {
     pub advertise_client: Option<String>,
     /// Where other nodes reach this node, host:port, if not at `peer_addr`.
     pub advertise_peer: Option<String>,
+    /// The address that other nodes are dialled from; none: the system's choice. For machines with
+    /// several, and for whoever has to tell nodes on one machine apart.
+    pub peer_source_addr: Option<IpAddr>,
     /// The id to form or join with; none: 1 when forming, the cluster's choice when joining.
     pub node_id: Option<u64>,
     /// How the node comes to its cluster.
@@ -77,6 +80,7 @@ impl Config {
             peer_addr: SocketAddr::new(loopback, PEER_PORT),
             advertise_client: None,
             advertise_peer: None,
+            peer_source_addr: None,
             node_id: None,
             start: Start::Existing,
             moved: false,

@@ -25,6 +25,9 @@ pub(crate) struct UpArgs {
     /// Where the data goes, one directory a node
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Let the nodes reach each other without a network between them that could be cut or slowed
+    #[arg(long)]
+    pub(crate) direct: bool,
     /// How long to wait until the cluster is ready
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
@@ -65,7 +68,7 @@ pub(crate) struct LocalArgs {
     pub(crate) verb: LocalVerb,
 }
 
-/// What can be done to one node of the local cluster.
+/// What can be done to the local cluster and its nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LocalVerb {
     /// Kill a node the hard way (SIGKILL)
@@ -98,6 +101,29 @@ pub(crate) enum LocalVerb {
         /// n2
         node: Option<NodeRef>,
     },
+    /// Cut nodes off from each other; heal ends it. More cuts add to those that there are
+    Partition {
+        /// Only what the first group sends to the second is lost; the way back stays
+        #[arg(long)]
+        one_way: bool,
+        /// Groups with slashes between them, such as n1 / n2,n3; one group alone is cut off from
+        /// all other nodes
+        #[arg(required = true, value_name = "NODE,… [/ NODE,…]")]
+        groups: Vec<String>,
+    },
+    /// Mend all cuts, and make slow nodes quick
+    Heal,
+    /// Delay all that a node sends to others and is sent by them
+    Slow {
+        /// n2, or leader
+        node: NodeRef,
+        /// By how much each way, at most 10s; 0ms ends it
+        #[arg(value_parser = parse_duration)]
+        by: Duration,
+    },
+    /// List the nodes, as holdfast ps does
+    #[command(visible_alias = "status")]
+    Ps,
     /// Add one more node: learner, caught up, voter
     Join {
         /// How long to wait until it votes
@@ -122,6 +148,14 @@ pub(crate) struct DemoArgs {
     /// How long a master's lease lasts without a renewal
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     pub(crate) ttl: Duration,
+}
+
+/// The hidden process that is the network of a local cluster.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkArgs {
+    /// The state directory of the cluster
+    #[arg(long)]
+    pub(crate) state_dir: PathBuf,
 }
 
 /// The hidden stand-in master.

@@ -17,7 +17,9 @@ use crate::codes::EXIT_TABLE;
 use crate::names::LocalName;
 use crate::output::Format;
 use crate::units::parse_duration;
-pub(crate) use local::{DemoArgs, DownArgs, LocalArgs, LocalVerb, LogsArgs, StandInArgs, UpArgs};
+pub(crate) use local::{
+    DemoArgs, DownArgs, LocalArgs, LocalVerb, LogsArgs, NetworkArgs, StandInArgs, UpArgs,
+};
 pub(crate) use nouns::{
     ChangesourceArgs, ChangesourceVerb, MasterArgs, MasterVerb, MembersArgs, MembersVerb,
     StateArgs, StateVerb, StatusArgs, WatchArgs,
@@ -48,7 +50,7 @@ pub(crate) enum Command {
     Ps(LocalNameArgs),
     /// Print what the nodes of the local cluster logged
     Logs(LogsArgs),
-    /// Break and mend the local cluster, one node at a time
+    /// Break and mend the local cluster: its nodes, and what lies between them
     Local(LocalArgs),
     /// Show three nodes surviving: a create-once race, a leader kill, an ownership fail-over
     Demo(DemoArgs),
@@ -82,6 +84,9 @@ pub(crate) enum Command {
     /// A master for fail-over demonstrations: claims, says so, and holds on until it is killed
     #[command(name = "__master", hide = true)]
     StandIn(StandInArgs),
+    /// What the nodes of a local cluster reach each other through
+    #[command(name = "__network", hide = true)]
+    Network(NetworkArgs),
 }
 
 /// Which local cluster.
@@ -145,6 +150,14 @@ mod tests {
             "holdfast local kill leader --name a",
             "holdfast local --name a resume",
             "holdfast local join",
+            "holdfast local partition n1 / n2,n3",
+            "holdfast local partition leader --name a",
+            "holdfast local partition --one-way n1 / n2",
+            "holdfast local heal",
+            "holdfast local slow leader 50ms",
+            "holdfast local ps -o json",
+            "holdfast local status",
+            "holdfast up --direct",
             "holdfast local failover --ttl 500ms",
             "holdfast serve --data-dir /d --join 127.0.0.1:7480 --node-id 2 --moved",
             "holdfast status --watch --endpoints a:1,b:2",

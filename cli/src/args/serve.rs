@@ -1,6 +1,6 @@
 //! Flags of one node.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
@@ -27,6 +27,9 @@ pub(crate) struct ServeArgs {
     /// What other nodes are told to connect to [default: the peer address]
     #[arg(long, env = "HOLDFAST_ADVERTISE_PEER", value_name = "HOST:PORT")]
     pub(crate) advertise_peer: Option<String>,
+    /// The address that other nodes are dialled from [default: the system's choice]
+    #[arg(long, env = "HOLDFAST_PEER_SOURCE_ADDR", value_name = "IP")]
+    pub(crate) peer_source_addr: Option<IpAddr>,
     /// The id of this node [default: 1 for --form, else chosen by the cluster]
     #[arg(long, env = "HOLDFAST_NODE_ID", value_name = "N")]
     pub(crate) node_id: Option<u64>,

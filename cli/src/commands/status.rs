@@ -3,12 +3,15 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use holdfast_network::Rules;
 use serde_json::{Value, json};
 
 use crate::args::StatusArgs;
 use crate::codes::Exit;
 use crate::endpoints;
-use crate::errors::Outcome;
+use crate::errors::{Failure, Outcome};
+use crate::local::network;
+use crate::local::network::text::condition;
 use crate::names::node_name;
 use crate::output::{Format, Output, print_line};
 use crate::probe::Probe;
@@ -27,14 +30,37 @@ pub(crate) async fn run(args: &StatusArgs, output: Output) -> Outcome<Exit> {
     if args.watch {
         return watch(&probe, output).await;
     }
-    let assessment = look(&probe).await;
+    let (assessment, rules) = tokio::join!(look(&probe), network_rules(args));
+    let condition = rules.as_ref().and_then(condition);
     match (output.format, assessment.failure()) {
-        (Format::Text, Some(failure)) => Err(failure),
+        (Format::Text, Some(failure)) => Err(with_condition(failure, condition)),
         _ => {
-            output.answer(&text(&assessment), || json(&assessment));
+            let lines = [Some(text(&assessment)), condition.map(|c| format!("network  {c}"))];
+            let lines: Vec<String> = lines.into_iter().flatten().collect();
+            output.answer(&lines.join("\n"), || with_network(json(&assessment), rules.as_ref()));
             Ok(assessment.verdict.exit())
         }
     }
+}
+
+/// What is cut between the nodes of a local cluster; none if it is none, or has no network.
+async fn network_rules(args: &StatusArgs) -> Option<Rules> {
+    let (places, cluster) = endpoints::local(&args.cluster).ok()??;
+    network::rules(&places, &cluster).await
+}
+
+/// A cluster that cannot write because somebody cut it is to be mended in another way.
+fn with_condition(failure: Failure, condition: Option<String>) -> Failure {
+    let Some(condition) = condition else { return failure };
+    let cause = failure.cause.clone().unwrap_or_default();
+    failure
+        .cause(format!("{cause}\nthe local network is not whole: {condition}"))
+        .help("holdfast local heal mends the network; holdfast ps lists nodes that do not run")
+}
+
+fn with_network(mut json: Value, rules: Option<&Rules>) -> Value {
+    json["network"] = rules.map_or(Value::Null, network::text::json);
+    json
 }
 
 async fn watch(probe: &Probe, output: Output) -> Outcome<Exit> {
@@ -213,6 +239,20 @@ mod tests {
              \"ready\":true,\"reason\":null,\"revision\":\"40\",\"role\":\"follower\",\
              \"silent_ms\":null,\"version\":\"0.1.0\",\"voter\":true}"
         );
+    }
+
+    #[test]
+    fn a_network_that_is_cut_is_told() {
+        let failure = Failure::new(crate::codes::Code::NoQuorum, "no").cause("n1 is away");
+        let told = with_condition(failure.clone(), Some("cut: n1 | n2".to_owned()));
+        let cause = "n1 is away\nthe local network is not whole: cut: n1 | n2";
+        assert_eq!(told.cause.as_deref(), Some(cause));
+        assert_eq!(with_condition(failure.clone(), None), failure);
+        let mut rules = Rules::default();
+        rules.cut(&[1].into(), &[2].into());
+        let whole = assess(&seen(&[1, 2, 3]));
+        assert_eq!(with_network(json(&whole), Some(&rules))["network"]["cuts"][0]["from"], "n1");
+        assert_eq!(with_network(json(&whole), None)["network"], Value::Null);
     }
 
     #[test]

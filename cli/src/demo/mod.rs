@@ -16,11 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args::DemoArgs;
 use crate::codes::{Code, Exit};
 use crate::errors::{Failure, Outcome};
+use crate::local::down::tear_down;
 use crate::local::failover::fail_over;
 use crate::local::places::Places;
-use crate::local::process::ProcessState;
 use crate::local::signals::start_one;
-use crate::local::state_file::LocalCluster;
+use crate::local::state_file::{Links, LocalCluster};
 use crate::local::up::{Wish, up};
 use crate::output::{Format, Output, print_line};
 use crate::probe::Probe;
@@ -29,8 +29,6 @@ use crate::units::{human, millis};
 
 /// How long the cluster may take to come up, or to be whole again.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// How long the nodes may take to stop in the end.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is told while it happens: lines for people, one object at the end for scripts.
 #[derive(Debug)]
@@ -84,8 +82,13 @@ async fn acts(args: &DemoArgs, places: &Places, output: Output) -> Outcome<Exit>
     let begin = Instant::now();
     let mut tale = Tale { output, acts: Vec::new() };
     tale.say("A cluster of real processes on this machine, thrown away afterwards:\n");
-    let wish =
-        Wish { nodes: Some(args.nodes), base_port: Some(0), data_dir: None, timeout: READY_WITHIN };
+    let wish = Wish {
+        nodes: Some(args.nodes),
+        base_port: Some(0),
+        data_dir: None,
+        links: Links::Direct,
+        timeout: READY_WITHIN,
+    };
     let report = up(places, &wish, output).await?;
     let ready_ms = millis(report.took);
     tale.act(&report.head(), json!({ "act": "up", "nodes": args.nodes, "ready_ms": ready_ms }));
@@ -164,24 +167,4 @@ fn with_logs(help: Option<String>, places: &Places) -> String {
         }
     }
     text
-}
-
-/// Stops all nodes; the directory goes with its owner.
-async fn tear_down(places: &Places) {
-    let Ok(Some(cluster)) = LocalCluster::load(places) else { return };
-    let processes = || cluster.nodes.iter().filter_map(|node| node.process.as_ref());
-    // Nothing of it is needed any more, so whatever does not stop is killed without a word.
-    for process in processes() {
-        let _gone = process.signal(rustix::process::Signal::TERM);
-        if process.state() == ProcessState::Paused {
-            let _gone = process.signal(rustix::process::Signal::CONT);
-        }
-    }
-    let deadline = Instant::now() + STOP_WITHIN;
-    for process in processes() {
-        if !process.wait_gone(deadline.saturating_duration_since(Instant::now())).await {
-            let _gone = process.signal(rustix::process::Signal::KILL);
-            process.wait_gone(STOP_WITHIN).await;
-        }
-    }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::network;
 use super::places::Places;
 use super::process::ProcessState;
 use super::state_file::{LocalCluster, LocalNode, Lock};
@@ -62,6 +63,7 @@ pub(crate) async fn run(places: &Places, purge: bool, output: Output) -> Outcome
     };
     let waiting = Progress::start(output, "waiting for the nodes to stop");
     let ended = stop_all(&cluster).await?;
+    network::stop(&cluster).await;
     drop(waiting);
     for (node, how) in &ended {
         if *how == Ended::Killed {
@@ -142,6 +144,14 @@ pub(crate) async fn finish(node: &LocalNode, within: Duration) -> Outcome<Ended>
     Ok(Ended::Killed)
 }
 
+/// Ends a cluster that is thrown away, without a word; its directory goes with its owner.
+pub(crate) async fn tear_down(places: &Places) {
+    let Ok(Some(cluster)) = LocalCluster::load(places) else { return };
+    // Whatever cannot be stopped is gone, or not ours any more.
+    let _ended = stop_all(&cluster).await;
+    network::stop(&cluster).await;
+}
+
 /// How long one node is given to stop.
 pub(crate) const fn stop_within() -> Duration {
     STOP_WITHIN
@@ -165,6 +175,9 @@ async fn forget_processes(places: &Places) -> Outcome<()> {
         if node.state() == ProcessState::Stopped {
             node.process = None;
         }
+    }
+    if !fresh.network_runs() {
+        fresh.network = None;
     }
     fresh.save(places, &lock)
 }

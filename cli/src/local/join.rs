@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::network;
 use super::places::Places;
 use super::ports::{self, Pair};
 use super::process::ProcessState;
@@ -97,6 +98,8 @@ async fn launch(places: &Places) -> Outcome<(LocalCluster, u64, Vec<Started>)> {
     }
     let (client_port, peer_port) = next_ports(&cluster)?;
     let id = cluster.add(places, client_port, peer_port);
+    network::ensure(places, &mut cluster, &lock).await?;
+    let links = cluster.links;
     let node = cluster.node_mut(id)?;
     if !node.made_here {
         let dir = node.data_dir.display();
@@ -104,7 +107,7 @@ async fn launch(places: &Places) -> Outcome<(LocalCluster, u64, Vec<Started>)> {
             .cause("a node that joins begins with an empty directory")
             .help("move it away, and join again"));
     }
-    let started = vec![spawn(node, &Start::Join(running))?];
+    let started = vec![spawn(node, &Start::Join(running), links)?];
     cluster.save(places, &lock)?;
     Ok((cluster, id, started))
 }
@@ -115,7 +118,7 @@ fn next_ports(cluster: &LocalCluster) -> Outcome<Pair> {
     let last = cluster.nodes.iter().filter_map(|node| port(&node.endpoint)).max();
     let behind = last.and_then(|last| ports::behind(last).ok());
     match behind {
-        Some(pair) if ports::require_free(&[pair]).is_ok() => Ok(pair),
+        Some(pair) if ports::require_free(&[pair.0, pair.1]).is_ok() => Ok(pair),
         _ => ports::pick_free(1).map(|pairs| pairs[0]),
     }
 }

@@ -58,6 +58,11 @@ impl Places {
         self.state_dir.join("logs").join(format!("{}.log", node_name(id)))
     }
 
+    /// Where the network's output goes.
+    pub(crate) fn network_log(&self) -> PathBuf {
+        self.state_dir.join("logs/network.log")
+    }
+
     /// What to add to a command line so that it means this cluster: nothing for the default one.
     pub(crate) fn name_flag(&self) -> String {
         if self.name.is_default() { String::new() } else { format!(" --name {}", self.name) }

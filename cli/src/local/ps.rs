@@ -1,25 +1,38 @@
-//! `holdfast ps`: the nodes of the local cluster and what their processes are up to.
+//! `holdfast ps`: the nodes of the local cluster, what their processes are up to, and whom they hear.
 
+use holdfast_network::Rules;
 use serde_json::{Value, json};
 
+use super::network;
+use super::network::text::{node_json, of_node};
 use super::places::Places;
-use super::state_file::{LocalCluster, LocalNode};
+use super::state_file::{Links, LocalCluster, LocalNode};
 use crate::errors::Outcome;
 use crate::output::{Output, table};
 
 /// Prints the nodes.
-pub(crate) fn run(places: &Places, output: Output) -> Outcome<()> {
+pub(crate) async fn run(places: &Places, output: Output) -> Outcome<()> {
     let cluster = LocalCluster::require(places)?;
-    let mut nodes = table(&["NODE", "ENDPOINT", "PID", "STATE"]);
+    let rules = network::rules(places, &cluster).await;
+    let all: Vec<u64> = cluster.nodes.iter().map(|node| node.id).collect();
+    let mut nodes = table(&["NODE", "ENDPOINT", "PID", "STATE", "NETWORK"]);
     for node in &cluster.nodes {
         let pid = node.pid().map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        nodes.add_row([node.name(), node.endpoint.clone(), pid, node.state().name().to_owned()]);
+        let network = match (&rules, cluster.links) {
+            (Some(rules), _) => of_node(rules, node.id, &all),
+            (None, Links::Direct) => "direct".to_owned(),
+            (None, Links::Network) => "stopped".to_owned(),
+        };
+        let state = node.state().name().to_owned();
+        nodes.add_row([node.name(), node.endpoint.clone(), pid, state, network]);
     }
-    output.list("holdfast.ps/v1", "nodes", &nodes, cluster.nodes.iter().map(row).collect());
+    let rows = cluster.nodes.iter().map(|node| row(node, rules.as_ref(), &all)).collect();
+    output.list("holdfast.ps/v1", "nodes", &nodes, rows);
     Ok(())
 }
 
-fn row(node: &LocalNode) -> Value {
+/// `network` is null without a network, and while it does not answer.
+fn row(node: &LocalNode, rules: Option<&Rules>, all: &[u64]) -> Value {
     json!({
         "node": node.name(),
         "pid": node.pid(),
@@ -28,6 +41,7 @@ fn row(node: &LocalNode) -> Value {
         "peer": node.peer,
         "data_dir": node.data_dir,
         "log": node.log,
+        "network": rules.map(|rules| node_json(rules, node.id, all)),
     })
 }
 
@@ -43,13 +57,15 @@ mod tests {
         let mut cluster = LocalCluster::new(&places, "/d".into());
         cluster.add(&places, 7480, 7481);
         assert_eq!(
-            row(&cluster.nodes[0]).to_string(),
+            row(&cluster.nodes[0], None, &[1]).to_string(),
             "{\"data_dir\":\"/d/n1\",\"endpoint\":\"127.0.0.1:7480\",\"log\":\
-             \"/none/state/logs/n1.log\",\"node\":\"n1\",\"peer\":\"127.0.0.1:7481\",\"pid\":null,\
+             \"/none/state/logs/n1.log\",\"network\":null,\"node\":\"n1\",\"peer\":\"127.0.0.1:7481\",\"pid\":null,\
              \"state\":\"stopped\"}"
         );
         cluster.nodes[0].process = ProcessId::of(std::process::id());
-        assert_eq!(row(&cluster.nodes[0])["state"], "running");
-        assert_eq!(row(&cluster.nodes[0])["pid"], std::process::id());
+        let row = row(&cluster.nodes[0], Some(&Rules::default()), &[1]);
+        assert_eq!(row["state"], "running");
+        assert_eq!(row["pid"], std::process::id());
+        assert_eq!(row["network"]["delay_ms"], 0);
     }
 }

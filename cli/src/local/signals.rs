@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::down::{ask_to_stop, finish, stop_within, unable};
+use super::network;
 use super::places::Places;
 use super::process::ProcessState;
 use super::ready::Wait;
@@ -106,7 +107,7 @@ async fn running(places: &Places, node: NodeRef) -> Outcome<LocalNode> {
 }
 
 /// Whoever leads, waiting a little for an election that is on its way.
-async fn leader(cluster: &LocalCluster) -> Outcome<u64> {
+pub(crate) async fn leader(cluster: &LocalCluster) -> Outcome<u64> {
     let probe = Probe::new(&cluster.endpoints());
     let assessment = crate::status::look(&probe).await;
     match (assessment.leader, assessment.failure()) {
@@ -159,6 +160,8 @@ async fn launch(places: &Places, id: u64) -> Outcome<(LocalNode, Vec<Started>)> 
         .filter(|node| node.id != id && node.joined)
         .map(|node| node.endpoint.clone())
         .collect();
+    network::ensure(places, &mut cluster, &lock).await?;
+    let links = cluster.links;
     let node = cluster.node_mut(id)?;
     if node.state() != ProcessState::Stopped {
         return Err(Failure::new(Code::AlreadyUp, format!("{} is running already", node.name()))
@@ -169,7 +172,7 @@ async fn launch(places: &Places, id: u64) -> Outcome<(LocalNode, Vec<Started>)> 
         false if others.is_empty() => Start::Form,
         false => Start::Join(others),
     };
-    let started = vec![spawn(node, &start)?];
+    let started = vec![spawn(node, &start, links)?];
     let node = node.clone();
     cluster.save(places, &lock)?;
     Ok((node, started))
@@ -191,6 +194,9 @@ pub(crate) async fn retire(places: &Places, endpoint: &str) -> Outcome<Option<Pa
         fresh.retired.push(node.data_dir.clone());
     }
     fresh.save(places, &lock)?;
+    if fresh.network_runs() {
+        network::ensure(places, &mut fresh, &lock).await?;
+    }
     Ok(Some(node.data_dir.clone()))
 }
 

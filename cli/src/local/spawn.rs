@@ -9,8 +9,9 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::network::behind;
 use super::process::ProcessId;
-use super::state_file::LocalNode;
+use super::state_file::{Links, LocalNode};
 use crate::codes::Code;
 use crate::errors::{Failure, Outcome};
 
@@ -22,6 +23,7 @@ const ENV_OF_ONE_NODE: &[&str] = &[
     "HOLDFAST_PEER_ADDR",
     "HOLDFAST_ADVERTISE_CLIENT",
     "HOLDFAST_ADVERTISE_PEER",
+    "HOLDFAST_PEER_SOURCE_ADDR",
     "HOLDFAST_NODE_ID",
     "HOLDFAST_JOIN",
 ];
@@ -51,12 +53,12 @@ pub(crate) enum Start {
 }
 
 /// Starts a node; its process is written into `node`.
-pub(crate) fn spawn(node: &mut LocalNode, start: &Start) -> Outcome<Started> {
+pub(crate) fn spawn(node: &mut LocalNode, start: &Start, links: Links) -> Outcome<Started> {
     let (log, log_begin) = open_log(&node.log)?;
     let binary = std::env::current_exe()
         .map_err(|error| Failure::bug(format!("cannot find our own binary: {error}")))?;
     let mut command = Command::new(&binary);
-    command.args(arguments(node, start));
+    command.args(arguments(node, start, links)?);
     for name in ENV_OF_ONE_NODE {
         command.env_remove(name);
     }
@@ -101,7 +103,7 @@ impl Started {
     }
 }
 
-fn arguments(node: &LocalNode, start: &Start) -> Vec<String> {
+fn arguments(node: &LocalNode, start: &Start, links: Links) -> Outcome<Vec<String>> {
     let mut arguments: Vec<String> = [
         "serve",
         "--own-session",
@@ -109,11 +111,19 @@ fn arguments(node: &LocalNode, start: &Start) -> Vec<String> {
         &node.data_dir.to_string_lossy(),
         "--client-addr",
         &node.endpoint,
-        "--peer-addr",
-        &node.peer,
     ]
     .map(str::to_owned)
     .to_vec();
+    match links {
+        Links::Direct => arguments.extend(["--peer-addr".to_owned(), node.peer.clone()]),
+        Links::Network => {
+            let port = node.peer.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+            let listen = behind(node.id, port.unwrap_or_default())?;
+            arguments.extend(["--peer-addr".to_owned(), listen.to_string()]);
+            arguments.extend(["--advertise-peer".to_owned(), node.peer.clone()]);
+            arguments.extend(["--peer-source-addr".to_owned(), listen.ip().to_string()]);
+        }
+    }
     match start {
         Start::Existing => {}
         Start::Form => arguments.push("--form".to_owned()),
@@ -122,7 +132,7 @@ fn arguments(node: &LocalNode, start: &Start) -> Vec<String> {
     if *start != Start::Existing {
         arguments.extend(["--node-id".to_owned(), node.id.to_string()]);
     }
-    arguments
+    Ok(arguments)
 }
 
 /// Opens a log to write behind what is there, and says how much that is.
@@ -167,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_first_start_says_how_the_node_comes_to_its_cluster() {
-        let line = |start| arguments(&node(), &start).join(" ");
+        let line = |start| arguments(&node(), &start, Links::Direct).unwrap().join(" ");
         let common = "serve --own-session --data-dir /d/n2 --client-addr 127.0.0.1:7490 \
                       --peer-addr 127.0.0.1:7491";
         assert_eq!(line(Start::Existing), common);
@@ -175,6 +185,16 @@ mod tests {
         assert_eq!(
             line(Start::Join(vec!["a:1".into(), "b:2".into()])),
             format!("{common} --join a:1,b:2 --node-id 2")
+        );
+    }
+
+    #[test]
+    fn behind_a_network_a_node_has_an_address_of_its_own() {
+        let line = arguments(&node(), &Start::Existing, Links::Network).unwrap().join(" ");
+        assert_eq!(
+            line,
+            "serve --own-session --data-dir /d/n2 --client-addr 127.0.0.1:7490 --peer-addr \
+             127.77.0.2:7491 --advertise-peer 127.0.0.1:7491 --peer-source-addr 127.77.0.2"
         );
     }
 

@@ -19,7 +19,7 @@ use crate::errors::{Failure, Outcome};
 use crate::names::node_name;
 
 /// The format of the file; another one is refused.
-const SCHEMA: &str = "holdfast.local/v1";
+const SCHEMA: &str = "holdfast.local/v2";
 /// How long one command waits for another one to let go of the cluster.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
@@ -33,12 +33,26 @@ pub(crate) struct LocalCluster {
     pub(crate) name: String,
     /// Holds one directory a node.
     pub(crate) data_dir: PathBuf,
+    /// How its nodes reach each other.
+    pub(crate) links: Links,
+    /// The process of the network, if there is one; none after it was stopped by us.
+    pub(crate) network: Option<ProcessId>,
     /// The number of the next node that joins; numbers are never used twice.
     pub(crate) next_node: u64,
     /// In the order of their numbers.
     pub(crate) nodes: Vec<LocalNode>,
     /// Data of nodes that were removed, for whoever deletes the cluster.
     pub(crate) retired: Vec<PathBuf>,
+}
+
+/// How the nodes of a local cluster reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Links {
+    /// Through a network that cuts and slows on command.
+    Network,
+    /// By themselves.
+    Direct,
 }
 
 /// A node of a local cluster.
@@ -91,6 +105,8 @@ impl LocalCluster {
             schema: SCHEMA.to_owned(),
             name: places.name.to_string(),
             data_dir,
+            links: Links::Network,
+            network: None,
             next_node: 1,
             nodes: Vec::new(),
             retired: Vec::new(),
@@ -158,6 +174,11 @@ impl LocalCluster {
     pub(crate) fn node_mut(&mut self, id: u64) -> Outcome<&mut LocalNode> {
         let missing = self.no_such_node(id);
         self.nodes.iter_mut().find(|node| node.id == id).ok_or(missing)
+    }
+
+    /// Whether the process of the network is there.
+    pub(crate) fn network_runs(&self) -> bool {
+        self.network.as_ref().is_some_and(|process| process.state() != ProcessState::Stopped)
     }
 
     /// The client endpoints of all nodes, also of stopped ones.

@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::places::Places;
-use super::ports;
 use super::process::ProcessState;
 use super::ready::{self, Wait};
 use super::report::{NodeLine, Report};
 use super::spawn::{Start, Started, spawn};
-use super::state_file::{LocalCluster, LocalNode, Lock};
+use super::state_file::{Links, LocalCluster, LocalNode, Lock};
+use super::{network, ports};
 use crate::codes::Code;
 use crate::errors::{Failure, Outcome};
 use crate::output::Output;
@@ -34,6 +34,8 @@ pub(crate) struct Wish {
     pub(crate) base_port: Option<u16>,
     /// Where the data goes.
     pub(crate) data_dir: Option<PathBuf>,
+    /// How the nodes are to reach each other; a cluster of which something runs stays as it is.
+    pub(crate) links: Links,
     /// How long to wait.
     pub(crate) timeout: Duration,
 }
@@ -75,11 +77,13 @@ impl Launch {
     async fn prepare(places: &Places, wish: &Wish) -> Outcome<Self> {
         let lock = Lock::take(places).await?;
         let loaded = LocalCluster::load(places)?;
-        let cluster = match loaded.clone() {
+        let mut cluster = match loaded.clone() {
             Some(cluster) => known_cluster(places, cluster, wish)?,
             None => new_cluster(places, wish)?,
         };
         require_ports(&cluster)?;
+        network::ensure(places, &mut cluster, &lock).await?;
+        let links = cluster.links;
         let is_new = loaded.is_none() && cluster.nodes.iter().all(|node| node.made_here);
         let mut launch = Self { cluster, started: Vec::new(), is_new };
         for node in &mut launch.cluster.nodes {
@@ -89,7 +93,7 @@ impl Launch {
                 (false, _) => continue,
             };
             if node.state() == ProcessState::Stopped {
-                launch.started.push(spawn(node, &start)?);
+                launch.started.push(spawn(node, &start, links)?);
             }
         }
         launch.cluster.save(places, &lock)?;
@@ -114,10 +118,11 @@ impl Launch {
         wait.until_all_vote(&wanted).await?;
         if !joining.is_empty() {
             let lock = Lock::take(places).await?;
+            let links = self.cluster.links;
             for id in &joining {
                 let node = self.cluster.node_mut(*id)?;
                 if node.state() == ProcessState::Stopped {
-                    wait.started.push(spawn(node, &Start::Join(entries.clone()))?);
+                    wait.started.push(spawn(node, &Start::Join(entries.clone()), links)?);
                 }
             }
             self.cluster.save(places, &lock)?;
@@ -153,6 +158,7 @@ impl Launch {
         for started in self.started.drain(..) {
             started.kill();
         }
+        network::stop(&self.cluster).await;
         let Ok(_lock) = Lock::take(places).await else { return };
         for node in &self.cluster.nodes {
             // Whatever is left is found by the next start, which says so.
@@ -181,6 +187,7 @@ fn new_cluster(places: &Places, wish: &Wish) -> Outcome<LocalCluster> {
         Some(dir) => std::path::absolute(dir).map_err(|e| Failure::file("use", dir, &e))?,
     };
     let mut cluster = LocalCluster::new(places, data_dir);
+    cluster.links = wish.links;
     for (client_port, peer_port) in pairs {
         cluster.add(places, client_port, peer_port);
     }
@@ -188,10 +195,12 @@ fn new_cluster(places: &Places, wish: &Wish) -> Outcome<LocalCluster> {
 }
 
 /// A cluster that was up before: nothing about it may be asked to be otherwise.
-fn known_cluster(places: &Places, cluster: LocalCluster, wish: &Wish) -> Outcome<LocalCluster> {
+fn known_cluster(places: &Places, mut cluster: LocalCluster, wish: &Wish) -> Outcome<LocalCluster> {
     let name = &places.name;
     let flag = places.name_flag();
-    if cluster.nodes.iter().all(|node| node.state() != ProcessState::Stopped) {
+    let is_up = |node: &LocalNode| node.state() != ProcessState::Stopped;
+    let is_linked = cluster.links == Links::Direct || cluster.network_runs();
+    if cluster.nodes.iter().all(is_up) && is_linked {
         return Err(Failure::new(
             Code::AlreadyUp,
             format!("the local cluster {name} is up already"),
@@ -204,6 +213,10 @@ fn known_cluster(places: &Places, cluster: LocalCluster, wish: &Wish) -> Outcome
     }
     let nodes = cluster.nodes.len();
     let first = cluster.nodes.first().map_or("", |node| node.endpoint.as_str());
+    let runs = cluster.nodes.iter().any(is_up);
+    if !runs {
+        cluster.links = wish.links;
+    }
     let differs = if wish.nodes.is_some_and(|wanted| usize::from(wanted) != nodes) {
         Some(format!("it has {nodes} nodes"))
     } else if wish.base_port.is_some_and(|p| p != 0 && !first.ends_with(&format!(":{p}"))) {
@@ -212,6 +225,8 @@ fn known_cluster(places: &Places, cluster: LocalCluster, wish: &Wish) -> Outcome
         && std::path::absolute(dir).ok().as_ref() != Some(&cluster.data_dir)
     {
         Some(format!("its data is in {}", cluster.data_dir.display()))
+    } else if runs && wish.links == Links::Direct && cluster.links == Links::Network {
+        Some("some of its nodes run, and reach each other through a network".to_owned())
     } else {
         None
     };
@@ -232,13 +247,20 @@ fn known_cluster(places: &Places, cluster: LocalCluster, wish: &Wish) -> Outcome
 /// The ports of the nodes that do not run must be free.
 fn require_ports(cluster: &LocalCluster) -> Outcome<()> {
     let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    let pairs: Vec<ports::Pair> = cluster
-        .nodes
-        .iter()
-        .filter(|node| node.state() == ProcessState::Stopped)
-        .filter_map(|node| Some((port(&node.endpoint)?, port(&node.peer)?)))
-        .collect();
-    ports::require_free(&pairs)
+    let stopped = cluster.nodes.iter().filter(|node| node.state() == ProcessState::Stopped);
+    let wanted: Vec<u16> = match cluster.links {
+        // Each node listens on both of its ports.
+        Links::Direct => {
+            stopped.flat_map(|node| [&node.endpoint, &node.peer]).flat_map(|a| port(a)).collect()
+        }
+        // The network listens on all peer ports.
+        Links::Network => {
+            let peers = cluster.nodes.iter().filter(|_| !cluster.network_runs());
+            let peers = peers.map(|node| &node.peer);
+            stopped.map(|node| &node.endpoint).chain(peers).flat_map(|a| port(a)).collect()
+        }
+    };
+    ports::require_free(&wanted)
 }
 
 #[cfg(test)]
@@ -248,7 +270,13 @@ mod tests {
     use crate::local::process::ProcessId;
 
     fn wish() -> Wish {
-        Wish { nodes: None, base_port: None, data_dir: None, timeout: Duration::from_secs(1) }
+        Wish {
+            nodes: None,
+            base_port: None,
+            data_dir: None,
+            links: Links::Network,
+            timeout: Duration::from_secs(1),
+        }
     }
 
     fn places() -> Places {
@@ -287,7 +315,24 @@ mod tests {
         }
         assert!(known_cluster(&places(), cluster.clone(), &wish()).is_ok());
         cluster.nodes[2].process = ProcessId::of(std::process::id());
+        assert!(known_cluster(&places(), cluster.clone(), &wish()).is_ok(), "no network");
+        cluster.network = ProcessId::of(std::process::id());
         let failure = known_cluster(&places(), cluster, &wish()).unwrap_err();
         assert_eq!(failure.code, Code::AlreadyUp);
+    }
+
+    #[test]
+    fn links_change_only_while_nothing_runs() {
+        let mut cluster = new_cluster(&places(), &wish()).unwrap();
+        let direct = Wish { links: Links::Direct, ..wish() };
+        let changed = known_cluster(&places(), cluster.clone(), &direct).unwrap();
+        assert_eq!(changed.links, Links::Direct);
+        cluster.nodes[0].process = ProcessId::of(std::process::id());
+        let failure = known_cluster(&places(), cluster, &direct).unwrap_err();
+        assert_eq!(failure.code, Code::ClusterExists);
+        let mut direct = changed;
+        direct.nodes[0].process = ProcessId::of(std::process::id());
+        let kept = known_cluster(&places(), direct, &wish()).unwrap();
+        assert_eq!(kept.links, Links::Direct);
     }
 }

@@ -175,7 +175,7 @@ impl Running {
         .await
         .map_err(|fault| ServeError::damaged(&fault))?;
         let applied = machine.applied();
-        let peers = Peers::new(identity.own.clone());
+        let peers = Peers::new(identity.own.clone(), config.peer_source_addr);
         let snapshots = Arc::new(SnapshotCounters::default());
         let raft_log =
             Log::new(log.clone(), log_start).map_err(|error| ServeError::damaged(&error))?;

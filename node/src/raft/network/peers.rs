@@ -4,6 +4,7 @@
 //! process, so that the receiver can refuse a foreign cluster, a wiped directory and a copy.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -57,12 +58,14 @@ pub(crate) enum PeerError {
 #[derive(Clone)]
 pub(crate) struct Peers {
     own: Arc<Own>,
+    /// Where connections come from, if it was said.
+    source: Option<IpAddr>,
     members: Arc<RwLock<BTreeMap<u64, (Member, Client)>>>,
 }
 
 impl Peers {
-    pub(crate) fn new(own: Own) -> Peers {
-        Peers { own: Arc::new(own), members: Arc::default() }
+    pub(crate) fn new(own: Own, source: Option<IpAddr>) -> Peers {
+        Peers { own: Arc::new(own), source, members: Arc::default() }
     }
 
     pub(crate) fn own(&self) -> &Own {
@@ -101,6 +104,7 @@ impl Peers {
         // Endpoints are checked when they enter the membership; an odd one fails when dialled.
         let endpoint = Endpoint::from_shared(uri)
             .unwrap_or_else(|_| Endpoint::from_static("http://0.0.0.0:0"))
+            .local_address(self.source)
             .connect_timeout(CONNECT_MAX)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
