@@ -103,6 +103,7 @@ codes! {
     Claimed "claimed" No,
     NotOwner "not-owner" No,
     LeaseHeld "lease-held" No,
+    InUse "in-use" No,
     NoLocalCluster "no-local-cluster" No,
     NoSuchNode "no-such-node" No,
     NotRunning "not-running" No,

@@ -117,6 +117,8 @@ fn refused(reason: &str, status: Status, message: &str) -> Failure {
         "STALE_FENCE" => Failure::new(Code::StaleFence, message)
             .help("stop writing: somebody else owns it now. See holdfast changesource list"),
         "LEASE_LOST" => lease_lost(message),
+        "CHANGE_SOURCE_IN_USE" => Failure::new(Code::InUse, message)
+            .help("release it first, or wait for that: holdfast changesource release NAME"),
         "COMPACTED" => Failure::new(Code::Compacted, message)
             .help("list what there is now, and watch without --from-revision"),
         "QUORUM_AT_RISK" => Failure::new(Code::QuorumAtRisk, message)
@@ -218,6 +220,7 @@ mod tests {
             (Error::SessionExpired { session: 7, header: None }, Code::SessionExpired),
             (refused_as("STALE_FENCE", Status::FailedPrecondition), Code::StaleFence),
             (refused_as("LEASE_LOST", Status::FailedPrecondition), Code::LeaseLost),
+            (refused_as("CHANGE_SOURCE_IN_USE", Status::FailedPrecondition), Code::InUse),
             (refused_as("QUORUM_AT_RISK", Status::FailedPrecondition), Code::QuorumAtRisk),
             (refused_as("UNKNOWN_OBJECT", Status::NotFound), Code::Absent),
             (refused_as("NAME_TOO_LONG", Status::InvalidArgument), Code::BadRequest),

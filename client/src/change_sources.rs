@@ -3,6 +3,9 @@
 //! Every grant has a *token*, the revision that granted it, which rises with every grant and is
 //! never reused. A write that carries the token as its [`Fence`] is refused once the claim has
 //! moved on.
+//!
+//! Change sources of one *group* belong to one master, all or none: what is said here of one of them
+//! happens to all, in one step and under one token.
 
 use std::time::Duration;
 
@@ -26,6 +29,8 @@ pub struct ChangeSource {
     pub name: String,
     /// Who owns it; none if nobody does.
     pub claimant: Option<Claimant>,
+    /// The group it is in, all of which has the same owner and token.
+    pub group: Option<String>,
 }
 
 /// Who owns a change source.
@@ -233,6 +238,22 @@ impl ChangeSources {
         Ok(self.client.write(request).await?.waited)
     }
 
+    /// Puts a change source into a group, which its first member makes; without one, takes it out of
+    /// the group it is in. Returns whether that changed anything. A group has at most 256 members.
+    ///
+    /// # Errors
+    /// Those of a write; refused as `UNKNOWN_CHANGE_SOURCE`, as `CHANGE_SOURCE_IN_USE` unless the
+    /// change source and the group to join are free, or as `TOO_MANY_MEMBERS`.
+    pub async fn set_group(&self, change_source: i64, group: Option<&str>) -> Result<bool, Error> {
+        let request = proto::SetGroupRequest {
+            context: None,
+            namespace: self.namespace(),
+            changesource_id: change_source,
+            group: group.map(str::to_owned),
+        };
+        Ok(self.client.write(request).await?.changed)
+    }
+
     fn namespace(&self) -> String {
         self.client.namespace().to_owned()
     }
@@ -258,6 +279,7 @@ impl From<proto::ChangeSource> for ChangeSource {
             id: source.changesource_id,
             name: source.name,
             claimant: source.claimant.map(Claimant::from),
+            group: Some(source.group).filter(|group| !group.is_empty()),
         }
     }
 }

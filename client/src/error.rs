@@ -295,7 +295,10 @@ impl Refusal {
     pub(crate) fn reach(&self) -> Reach {
         match (self.reason.as_str(), self.code) {
             ("SESSION_EXPIRED" | "UNKNOWN_SESSION" | "STALE_SEQ", _) => Reach::Forgotten,
-            ("TOO_MANY_CLAIMS" | "TOO_MANY_WAITERS" | "TOO_MANY_PLACES", _) => Reach::Outcome,
+            (
+                "TOO_MANY_CLAIMS" | "TOO_MANY_WAITERS" | "TOO_MANY_PLACES" | "TOO_MANY_MEMBERS",
+                _,
+            ) => Reach::Outcome,
             (_, Code::InvalidArgument) => Reach::Request,
             (_, Code::NotFound | Code::FailedPrecondition) => Reach::Outcome,
             _ => Reach::Copy,
@@ -494,6 +497,8 @@ mod tests {
             (Code::ResourceExhausted, "TOO_MANY_CLAIMS", Reach::Outcome),
             (Code::ResourceExhausted, "TOO_MANY_WAITERS", Reach::Outcome),
             (Code::ResourceExhausted, "TOO_MANY_PLACES", Reach::Outcome),
+            (Code::ResourceExhausted, "TOO_MANY_MEMBERS", Reach::Outcome),
+            (Code::FailedPrecondition, "CHANGE_SOURCE_IN_USE", Reach::Outcome),
             (Code::FailedPrecondition, "SESSION_EXPIRED", Reach::Forgotten),
             (Code::FailedPrecondition, "STALE_SEQ", Reach::Forgotten),
             (Code::ResourceExhausted, "TOO_MANY_UNDECIDED", Reach::Copy),

@@ -87,6 +87,7 @@ calls! {
     changesources.release(ReleaseRequest) -> ReleaseResponse;
     changesources.await_claim(AwaitClaimRequest) -> AwaitClaimResponse;
     changesources.stop_awaiting(StopAwaitingRequest) -> StopAwaitingResponse;
+    changesources.set_group(SetGroupRequest) -> SetGroupResponse;
     cluster.open_session(OpenSessionRequest) -> OpenSessionResponse;
     cluster.keep_session(KeepSessionRequest) -> KeepSessionResponse;
     cluster.close_session(CloseSessionRequest) -> CloseSessionResponse;
@@ -101,7 +102,7 @@ writes! {
     GetObjectIdRequest SetStateRequest CreateStateRequest DeleteStateRequest
     FindMasterIdRequest SetMasterStateRequest OpenLeaseRequest KeepAliveRequest CloseLeaseRequest
     FindChangeSourceIdRequest SetChangeSourceMasterRequest ClaimRequest ReleaseRequest
-    AwaitClaimRequest StopAwaitingRequest
+    AwaitClaimRequest StopAwaitingRequest SetGroupRequest
 }
 
 pub(crate) use clients::watch;

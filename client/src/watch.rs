@@ -118,6 +118,8 @@ pub enum Event {
         name: String,
         /// The owner's id and the token of the grant; none if nobody owns it.
         owner: Option<(i64, u64)>,
+        /// The group it is in.
+        group: Option<String>,
     },
 }
 
@@ -395,8 +397,10 @@ fn change(event: proto::WatchEvent) -> Option<Change> {
             Event::Master { id, name, active, lease: (lease_id != 0).then_some(lease_id), claims }
         }
         Wire::ChangesourceChanged(source) => {
-            let proto::ChangeSourceChanged { changesource_id: id, name, master_id, token } = source;
-            Event::ChangeSource { id, name, owner: (token != 0).then_some((master_id, token)) }
+            let proto::ChangeSourceChanged { changesource_id: id, name, master_id, token, group } =
+                source;
+            let owner = (token != 0).then_some((master_id, token));
+            Event::ChangeSource { id, name, owner, group: Some(group).filter(|g| !g.is_empty()) }
         }
     };
     Some(Change { revision, event })

@@ -132,6 +132,7 @@ async fn ids_are_positive_and_known() -> anyhow::Result<()> {
             bad(raw.claim_for(source, id).await.map(drop), "master_id")?;
             bad(raw.claim(id, 7).await.map(drop), "changesource_id")?;
             bad(raw.release(id, 7).await.map(drop), "changesource_id")?;
+            bad(raw.set_group(id, "group").await.map(drop), "changesource_id")?;
         }
         let text = UNKNOWN.to_string();
         let unknown =
@@ -146,6 +147,7 @@ async fn ids_are_positive_and_known() -> anyhow::Result<()> {
         let (no_source, source_id) = ("UNKNOWN_CHANGE_SOURCE", "changesource_id");
         unknown(raw.claim_for(UNKNOWN, master).await.map(drop), no_source, source_id)?;
         unknown(raw.release(UNKNOWN, 7).await.map(drop), no_source, source_id)?;
+        unknown(raw.set_group(UNKNOWN, "group").await.map(drop), no_source, source_id)?;
         ensure!(!raw.get(UNKNOWN, "key").await?.found, "an unknown object has a value");
         let found = raw.state.get_object_id(v1::GetObjectIdRequest {
             name: "nobody".to_owned(),

@@ -6,6 +6,7 @@ mod bad_start;
 mod catch_up;
 mod counter;
 mod failover;
+mod groups;
 mod headers;
 mod identity;
 mod late_copies;

@@ -249,6 +249,27 @@ fn outputs_that_scripts_rely_on() -> anyhow::Result<()> {
     let stale = local.run("state set demo key 3 --fence git-main:1")?;
     ensure!(stale.code == Some(5) && stale.stderr.contains("error[stale-fence]"), "{stale:?}");
     local.ok(&format!("state set demo key 3 --fence git-main:{fence}"))?;
+
+    // C7
+    let owned = local.run("changesource group join git-main project")?;
+    ensure!(owned.code == Some(1), "{owned:?}");
+    ensure!(owned.stderr.starts_with("error[in-use]: git-main is owned by master-c "), "{owned:?}");
+    local.ok("changesource release git-main")?;
+    let joined = local.ok("changesource group join git-main project")?;
+    ensure!(joined.stdout == "joined  project\n", "{joined:?}");
+    local.ok("changesource group join git-docs project")?;
+    local.ok("changesource claim git-docs --as master-a")?;
+    let claimed = local.run("changesource claim git-main --as master-c")?;
+    ensure!(claimed.stderr.starts_with("error[claimed]: git-main is owned by master-a"));
+    let groups = local.json("changesource group list")?;
+    let project = &groups["groups"][0];
+    ensure!(project["group"] == "project" && project["owner"]["master"] == "master-a", "{groups}");
+    ensure!(project["changesources"] == serde_json::json!(["git-main", "git-docs"]), "{groups}");
+    local.ok("changesource release git-main")?;
+    let left = local.ok("changesource group leave git-docs")?;
+    ensure!(left.stdout == "left  project\n", "{left:?}");
+    let none = local.run("changesource group leave git-docs")?;
+    ensure!(none.code == Some(1) && none.stderr.starts_with("error[absent]: "), "{none:?}");
     Ok(())
 }
 

@@ -6,55 +6,29 @@
 //! grant. Two ways lead to a claim. [`Command::SetMaster`] is Buildbot's: any present owner answers *already
 //! claimed*, and unsetting works for everybody. [`Command::Claim`] and [`Command::Release`] are for holders
 //! of a lease: a repeated claim gets its token again, and a release works only under the token it names.
-//! [`Command::Await`] is a claim that waits for its turn; see `queues.rs`.
+//! [`Command::Await`] is a claim that waits for its turn; see `queues.rs`. What is said here of a change source
+//! holds of all members of its group together, if it is in one; see `groups.rs`.
 //!
 //! # Invariants
 //!
 //! - A change source has at most one owner, and an owner never is a master whose lease has lapsed.
 //! - A token is the revision of its grant: it rises with every grant and is never given again.
-//! - A claim has one row here, one in the index by owner, and counts once in its master's row.
 //! - When a master's lease ends, or it is set inactive, all its claims go in the same step.
 //! - A freed change source goes to whoever waits for it before anybody else can claim it.
-//!
-//! # What it leaves out
-//!
-//! Groups that are claimed all or none.
 
 use serde::{Deserialize, Serialize};
 
+use crate::claims::{
+    self, Claim, Record, SOURCES, claimant, free, grant, known_head, known_record,
+};
 use crate::fault::Fault;
 use crate::machine::Stop;
 use crate::refusal::{Field, check_id, check_name};
-use crate::table::{Counter, Table, Txn, Value, View};
-use crate::{Refusal, State, leases, limits, masters, queues};
+use crate::table::{Counter, Table, Txn, View};
+use crate::{Refusal, State, groups, leases, masters, queues};
 
-/// Change sources by namespace and id.
-const SOURCES: Table<(String, i64), Record> = Table::new(0x40, "change source");
 /// Ids of change sources by namespace and name.
 const SOURCE_IDS: Table<(String, String), i64> = Table::new(0x41, "change source id");
-/// Claims by namespace, master and change source: what a master owns.
-const OWNED: Table<(String, i64, i64), ()> = Table::new(0x42, "owned");
-
-/// A change source.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    /// Never changes.
-    name: String,
-    /// Set by a grant; taken away by a release, an unset, and the end of the owner's lease.
-    claim: Option<Claim>,
-}
-
-/// A grant. Never changes while it lasts.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Claim {
-    master: i64,
-    token: u64,
-}
-
-impl Value for Record {
-    const VERSION: u8 = 1;
-    type At<'a> = Record;
-}
 
 /// Proof that a writer still owns a change source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +55,8 @@ pub enum Command {
     Await { namespace: String, changesource: i64, lease: u64 },
     /// Does not wait any more.
     StopAwaiting { namespace: String, changesource: i64, lease: u64 },
+    /// Puts a change source that nobody owns into a group that nobody owns; without a group, takes it out.
+    SetGroup { namespace: String, changesource: i64, group: Option<String> },
 }
 
 /// What a write did.
@@ -106,6 +82,8 @@ pub enum Reply {
     },
     /// Whether the lease waited.
     Stopped(bool),
+    /// Whether the change source was in another group before, or in none.
+    GroupSet(bool),
 }
 
 /// Who owns a change source.
@@ -138,6 +116,10 @@ impl Command {
             | Command::StopAwaiting { changesource, .. } => {
                 check_id(Field::ChangeSourceId, *changesource)
             }
+            Command::SetGroup { changesource, group, .. } => {
+                check_id(Field::ChangeSourceId, *changesource)?;
+                group.as_deref().map_or(Ok(()), |group| check_name(Field::Group, group))
+            }
         }
     }
 
@@ -146,6 +128,7 @@ impl Command {
         self.namespace().len()
             + match self {
                 Command::FindId { name, .. } => name.len(),
+                Command::SetGroup { group, .. } => group.as_ref().map_or(0, String::len),
                 Command::SetMaster { .. }
                 | Command::Claim { .. }
                 | Command::Release { .. }
@@ -161,7 +144,8 @@ impl Command {
             | Command::Claim { namespace, .. }
             | Command::Release { namespace, .. }
             | Command::Await { namespace, .. }
-            | Command::StopAwaiting { namespace, .. } => namespace,
+            | Command::StopAwaiting { namespace, .. }
+            | Command::SetGroup { namespace, .. } => namespace,
         }
     }
 }
@@ -183,8 +167,11 @@ pub(crate) fn apply(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Stop>
             wait(txn, namespace, *changesource, *lease)
         }
         Command::StopAwaiting { namespace, changesource, lease } => {
-            known_record(txn.view(), namespace, *changesource)?;
-            Ok(Reply::Stopped(queues::leave(txn, namespace, *changesource, *lease)?))
+            let head = known_head(txn.view(), namespace, *changesource)?;
+            Ok(Reply::Stopped(queues::leave(txn, namespace, head, *lease)?))
+        }
+        Command::SetGroup { namespace, changesource, group } => {
+            groups::set(txn, namespace, *changesource, group.as_deref())
         }
     }
 }
@@ -200,7 +187,8 @@ pub(crate) fn known(view: View<'_>, command: &Command) -> Result<Option<Reply>, 
         | Command::Claim { .. }
         | Command::Release { .. }
         | Command::Await { .. }
-        | Command::StopAwaiting { .. } => Ok(None),
+        | Command::StopAwaiting { .. }
+        | Command::SetGroup { .. } => Ok(None),
     }
 }
 
@@ -212,30 +200,51 @@ fn subject(command: &Command) -> Option<(&str, i64)> {
         | Command::Claim { namespace, changesource, .. }
         | Command::Release { namespace, changesource, .. }
         | Command::Await { namespace, changesource, .. }
-        | Command::StopAwaiting { namespace, changesource, .. } => Some((namespace, *changesource)),
+        | Command::StopAwaiting { namespace, changesource, .. }
+        | Command::SetGroup { namespace, changesource, .. } => Some((namespace, *changesource)),
     }
 }
 
-/// The change source of a command, if it is free and others wait for it.
-pub(crate) fn freed_in_the_way<'a>(view: View<'_>, command: &'a Command) -> Option<(&'a str, i64)> {
-    subject(command).filter(|(namespace, id)| queues::is_freed(view, namespace, *id))
+/// The heads of all change sources that a command would come upon: its own, and that of the group to join.
+fn heads<'a>(view: View<'_>, command: &'a Command) -> Result<Vec<(&'a str, i64)>, Fault> {
+    let Some((namespace, changesource)) = subject(command) else { return Ok(vec![]) };
+    let Some(record) = SOURCES.get(view, (namespace, changesource))? else { return Ok(vec![]) };
+    let mut heads = vec![groups::head(view, namespace, changesource, record.group.as_deref())?];
+    if let Command::SetGroup { group: Some(group), .. } = command {
+        heads.extend(groups::first_member(view, namespace, group)?);
+    }
+    Ok(heads.into_iter().map(|head| (namespace, head)).collect())
 }
 
-/// A lapsed lease that has to end before this command can be run: the owner's, or the new owner's.
+/// The head of what a command would come upon, if that is free and others wait for it.
+pub(crate) fn freed_in_the_way<'a>(
+    view: View<'_>,
+    command: &'a Command,
+) -> Result<Option<(&'a str, i64)>, Fault> {
+    let mut heads = heads(view, command)?.into_iter();
+    Ok(heads.find(|(namespace, head)| queues::is_freed(view, namespace, *head)))
+}
+
+/// A lapsed lease that has to end before this command can be run: an owner's, or the new owner's.
 pub(crate) fn lapsed_in_the_way(view: View<'_>, command: &Command) -> Result<Option<u64>, Fault> {
-    let Some((namespace, changesource)) = subject(command) else { return Ok(None) };
     // A claim's own lease lives, or the claim is refused.
     let next = match command {
-        Command::SetMaster { master, .. } => *master,
+        Command::SetMaster { namespace, master, .. } => {
+            master.map(|master| (namespace.as_str(), master))
+        }
         Command::FindId { .. }
         | Command::Claim { .. }
         | Command::Release { .. }
         | Command::Await { .. }
-        | Command::StopAwaiting { .. } => None,
+        | Command::StopAwaiting { .. }
+        | Command::SetGroup { .. } => None,
     };
-    let record = SOURCES.get(view, (namespace, changesource))?;
-    let owner = record.and_then(|record| record.claim).map(|claim| claim.master);
-    for master in owner.into_iter().chain(next) {
+    let mut owners = Vec::new();
+    for (namespace, head) in heads(view, command)? {
+        let record = SOURCES.get(view, (namespace, head))?;
+        owners.extend(record.and_then(|r| r.claim).map(|claim| (namespace, claim.master)));
+    }
+    for (namespace, master) in owners.into_iter().chain(next) {
         if let Some(lease) = masters::lapsed_lease(view, namespace, master)? {
             return Ok(Some(lease));
         }
@@ -253,32 +262,17 @@ pub(crate) fn check_fence(view: View<'_>, namespace: &str, fence: Fence) -> Resu
     }
 }
 
-/// Takes all change sources from a master and says how many it had. The caller sets the master's count.
-pub(crate) fn free_all(txn: &mut Txn<'_>, namespace: &str, master: i64) -> Result<u32, Fault> {
-    let owned: Vec<i64> = OWNED
-        .scan(txn.view(), (namespace, master))
-        .map(|row| row.map(|((_, _, changesource), ())| changesource))
-        .collect::<Result<_, _>>()?;
-    let mut freed = 0;
-    for changesource in owned {
-        let Some(Record { name, .. }) = SOURCES.get(txn.view(), (namespace, changesource))? else {
-            return Err(missing(changesource));
-        };
-        SOURCES.put(txn, (namespace, changesource), &Record { name, claim: None })?;
-        OWNED.delete(txn, (namespace, master, changesource));
-        queues::note_freed(txn, namespace, changesource)?;
-        freed += 1;
-    }
-    Ok(freed)
-}
-
 fn find_or_create(txn: &mut Txn<'_>, namespace: &str, name: &str) -> Result<i64, Fault> {
     if let Some(id) = SOURCE_IDS.get(txn.view(), (namespace, name))? {
         return Ok(id);
     }
     let id = Counter::ChangeSources.next_id(txn)?;
     SOURCE_IDS.put(txn, (namespace, name), &id)?;
-    SOURCES.put(txn, (namespace, id), &Record { name: name.to_owned(), claim: None })?;
+    SOURCES.put(
+        txn,
+        (namespace, id),
+        &Record { name: name.to_owned(), claim: None, group: None },
+    )?;
     Ok(id)
 }
 
@@ -312,22 +306,24 @@ fn claim(txn: &mut Txn<'_>, namespace: &str, changesource: i64, lease: u64) -> R
 fn wait(txn: &mut Txn<'_>, namespace: &str, changesource: i64, lease: u64) -> Result<Reply, Stop> {
     let reply = claim(txn, namespace, changesource, lease)?;
     if let Reply::AlreadyClaimed(_) = reply {
-        let ahead = queues::join(txn, namespace, changesource, lease)?;
+        let head = known_head(txn.view(), namespace, changesource)?;
+        let ahead = queues::join(txn, namespace, head, lease)?;
         return Ok(Reply::Waiting { ahead });
     }
     Ok(reply)
 }
 
-/// Grants a freed change source to the first who waits for it. Who may own no more is passed over.
-pub(crate) fn serve(txn: &mut Txn<'_>, namespace: &str, changesource: i64) -> Result<(), Fault> {
-    while let Some(lease) = queues::take_first(txn, namespace, changesource)? {
-        match claim(txn, namespace, changesource, lease) {
+/// Grants a freed change source to the first who waits for it, and with a head its whole group. Who may own
+/// no more is passed over.
+pub(crate) fn serve(txn: &mut Txn<'_>, namespace: &str, head: i64) -> Result<(), Fault> {
+    while let Some(lease) = queues::take_first(txn, namespace, head)? {
+        match claim(txn, namespace, head, lease) {
             Ok(_) => break,
             Err(Stop::Refused(_)) => {}
             Err(Stop::Fault(fault)) => return Err(fault),
         }
     }
-    queues::note_served(txn, namespace, changesource);
+    queues::note_served(txn, namespace, head);
     Ok(())
 }
 
@@ -345,77 +341,6 @@ fn release(
     Ok(Reply::Released(held))
 }
 
-fn known_record(view: View<'_>, namespace: &str, changesource: i64) -> Result<Record, Stop> {
-    let record = SOURCES.get(view, (namespace, changesource))?;
-    Ok(record.ok_or(Refusal::UnknownChangeSource { id: changesource })?)
-}
-
-fn grant(
-    txn: &mut Txn<'_>,
-    namespace: &str,
-    changesource: i64,
-    record: Record,
-    master: i64,
-) -> Result<Reply, Stop> {
-    let Some(owner) = masters::record(txn.view(), namespace, master)? else {
-        return Err(Refusal::UnknownMaster { id: master }.into());
-    };
-    if owner.claims >= limits::CLAIMS_PER_MASTER_MAX {
-        let (actual, allowed) = (owner.claims.into(), limits::CLAIMS_PER_MASTER_MAX.into());
-        return Err(Refusal::TooManyClaims { master, actual, allowed }.into());
-    }
-    let claims = owner.claims + 1;
-    masters::set_claims(txn, namespace, master, owner, claims)?;
-    let token = txn.revision;
-    let record = Record { claim: Some(Claim { master, token }), ..record };
-    SOURCES.put(txn, (namespace, changesource), &record)?;
-    OWNED.put(txn, (namespace, master, changesource), &())?;
-    Ok(Reply::Granted { token })
-}
-
-/// Takes a change source from its owner, if it has one.
-fn free(
-    txn: &mut Txn<'_>,
-    namespace: &str,
-    changesource: i64,
-    record: Record,
-) -> Result<(), Fault> {
-    let Some(Claim { master, .. }) = record.claim else {
-        return Ok(());
-    };
-    let owner = masters::record(txn.view(), namespace, master)?;
-    let Some((owner, claims)) = owner.and_then(|owner| {
-        let claims = owner.claims.checked_sub(1)?;
-        Some((owner, claims))
-    }) else {
-        return Err(missing(changesource));
-    };
-    masters::set_claims(txn, namespace, master, owner, claims)?;
-    OWNED.delete(txn, (namespace, master, changesource));
-    SOURCES.put(txn, (namespace, changesource), &Record { claim: None, ..record })?;
-    queues::note_freed(txn, namespace, changesource)
-}
-
-/// Who owns a change source at this time.
-fn claimant(view: View<'_>, namespace: &str, record: &Record) -> Result<Option<Claimant>, Fault> {
-    let Some(Claim { master, token }) = record.claim else {
-        return Ok(None);
-    };
-    let Some(owner) = masters::read(view, namespace, master)? else {
-        return Err(missing(master));
-    };
-    if owner.claims == 0 {
-        // Its lease has lapsed, and with it this claim, though the rows are still there.
-        return Ok(None);
-    }
-    let masters::Master { name: master_name, lease, remaining_ms, .. } = owner;
-    Ok(Some(Claimant { master, master_name, token, lease, remaining_ms }))
-}
-
-fn missing(id: i64) -> Fault {
-    Fault::Contradiction { what: "a claim without its other rows", id: id.cast_unsigned() }
-}
-
 /// A change source as it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeSource {
@@ -425,6 +350,8 @@ pub struct ChangeSource {
     pub name: String,
     /// Who owns it; never a master whose lease has lapsed.
     pub claimant: Option<Claimant>,
+    /// The group it is in, all members of which have the same owner and token.
+    pub group: Option<String>,
 }
 
 /// How many change sources there are.
@@ -447,7 +374,8 @@ pub fn get(
         return Ok(None);
     };
     let claimant = claimant(view, namespace, &record)?;
-    Ok(Some(ChangeSource { id: changesource, name: record.name, claimant }))
+    let Record { name, group, .. } = record;
+    Ok(Some(ChangeSource { id: changesource, name, claimant, group }))
 }
 
 /// The id of a change source, if it exists.
@@ -474,15 +402,19 @@ pub fn list(
         if active.is_none_or(|active| active == owner.is_some())
             && master.is_none_or(|master| owner == Some(master))
         {
-            sources.push(ChangeSource { id, name: record.name, claimant });
+            let Record { name, group, .. } = record;
+            sources.push(ChangeSource { id, name, claimant, group });
         }
     }
     Ok(sources)
 }
 
-/// The leases that wait for a change source, in the order in which they will get it.
+/// The leases that wait for a change source or for its group, in the order in which they will get it.
 pub fn waiting(state: &State, namespace: &str, changesource: i64) -> Result<Vec<u64>, Fault> {
-    queues::waiting(state.view(), namespace, changesource)
+    let view = state.view();
+    let Some(record) = SOURCES.get(view, (namespace, changesource))? else { return Ok(vec![]) };
+    let head = groups::head(view, namespace, changesource, record.group.as_deref())?;
+    queues::waiting(view, namespace, head)
 }
 
 /// How many change sources there are, in all namespaces.
@@ -508,6 +440,8 @@ pub struct Event {
     pub name: String,
     /// The owner's id and the token of the grant; None if nobody owns it.
     pub owner: Option<(i64, u64)>,
+    /// The group it is in.
+    pub group: Option<String>,
 }
 
 /// Whether a row is one that those who watch learn of.
@@ -520,45 +454,40 @@ pub(crate) fn event(key: &[u8], value: Option<&[u8]>) -> Option<Result<Event, Fa
     SOURCES.row(key, value).map(|row| {
         let ((namespace, id), record) = row?;
         let what = "a removed change source";
-        let Record { name, claim } =
+        let Record { name, claim, group } =
             record.ok_or(Fault::Contradiction { what, id: id.cast_unsigned() })?;
         let owner = claim.map(|Claim { master, token }| (master, token));
-        Ok(Event { namespace, id, name, owner })
+        Ok(Event { namespace, id, name, owner, group })
     })
 }
 
-/// Spells a row of this file's tables.
+/// Spells a row of a change source or a claim.
 pub(crate) fn describe(key: &[u8], value: Option<&[u8]>) -> Option<Result<String, Fault>> {
-    let of_source = SOURCES.describe(key, value);
-    of_source.or_else(|| SOURCE_IDS.describe(key, value)).or_else(|| OWNED.describe(key, value))
-}
-
-/// How many change sources the index gives a master.
-pub(crate) fn owned_count(view: View<'_>, namespace: &str, master: i64) -> usize {
-    OWNED.keys(view, (namespace, master)).count()
+    SOURCE_IDS.describe(key, value).or_else(|| claims::describe(key, value))
 }
 
 /// Appends what does not hold of this file's invariants.
 pub(crate) fn audit(view: View<'_>, revision: u64, broken: &mut Vec<String>) -> Result<(), Fault> {
-    let (mut sources, mut claims) = (0, 0);
+    let (mut sources, mut claimed, mut grouped) = (0, 0, 0);
     for row in SOURCES.scan_all(view) {
-        let ((namespace, id), Record { name, claim }) = row?;
+        let ((namespace, id), record) = row?;
         sources += 1;
-        if SOURCE_IDS.get(view, (namespace.as_str(), name.as_str()))? != Some(id) {
+        claimed += usize::from(record.claim.is_some());
+        grouped += usize::from(record.group.is_some());
+        if SOURCE_IDS.get(view, (namespace.as_str(), record.name.as_str()))? != Some(id) {
             broken.push(format!("change source {id} is not found by its name"));
         }
-        let Some(Claim { master, token }) = claim else { continue };
-        claims += 1;
-        if token > revision || !OWNED.contains(view, (namespace.as_str(), master, id)) {
-            broken.push(format!("change source {id} is owned by {master} under {token}"));
-        }
+        claims::audit_one(view, revision, (&namespace, id), &record, broken)?;
     }
-    if sources != SOURCE_IDS.scan_all(view).count() || claims != OWNED.scan_all(view).count() {
-        broken.push(format!("{sources} change sources and {claims} claims have more rows"));
+    if sources != SOURCE_IDS.scan_all(view).count() || claimed != claims::indexed_count(view) {
+        broken.push(format!("{sources} change sources and {claimed} claims have more rows"));
     }
-    let is_free = |namespace: &str, id| {
-        let record = SOURCES.get(view, (namespace, id))?;
-        Ok(record.is_some_and(|record| record.claim.is_none()))
+    groups::audit(view, grouped, broken)?;
+    // Whether the change source at which a queue is is free; None if no queue may be there.
+    let is_free_head = |namespace: &str, id| {
+        let record = claims::existing(view, namespace, id)?;
+        let head = groups::head(view, namespace, id, record.group.as_deref())?;
+        Ok((head == id).then_some(record.claim.is_none()))
     };
-    queues::audit(view, is_free, broken)
+    queues::audit(view, is_free_head, broken)
 }

@@ -196,12 +196,18 @@ mod tests {
             instance: [255; 32],
             ttl_ms: big.1,
         };
+        let group = changesources::Command::SetGroup {
+            namespace: namespace.clone(),
+            changesource: big.0,
+            group: Some(name),
+        };
         let claim = changesources::Command::Claim { namespace, changesource: big.0, lease: big.1 };
         vec![
             request(Command::State(item)),
             request(Command::State(delete)),
             request(Command::Masters(lease)),
             request(Command::ChangeSources(claim)),
+            request(Command::ChangeSources(group)),
             request(Command::Session(sessions::Command::Open { idle_ms: big.1 })),
         ]
     }
@@ -229,6 +235,6 @@ mod tests {
         let keys: Vec<_> = all("a").iter().map(Request::conflict_key).collect();
         assert_eq!(keys[0], Some(b"\x22a\0\0\0\0\0\0\0\0\0\0a\0\0".to_vec()));
         assert_eq!(keys[0], keys[1]);
-        assert_eq!(keys[2..], [None, None, None]);
+        assert_eq!(keys[2..], [None, None, None, None]);
     }
 }

@@ -5,7 +5,7 @@
 use crate::digest::Digest;
 use crate::fault::{Fault, spell_key};
 use crate::header::{self, Header};
-use crate::{State, changesources, leases, masters, queues, sessions, state, table};
+use crate::{State, changesources, groups, leases, masters, queues, sessions, state, table};
 
 /// Spells a row, or without a value its removal, for people. The form is not fixed.
 ///
@@ -23,6 +23,7 @@ pub fn describe(key: &[u8], value: Option<&[u8]>) -> Result<String, Fault> {
         .or_else(|| leases::describe(key, value))
         .or_else(|| changesources::describe(key, value))
         .or_else(|| queues::describe(key, value))
+        .or_else(|| groups::describe(key, value))
         .unwrap_or_else(|| Ok(format!("row {} of no known table", spell_key(key))))
 }
 

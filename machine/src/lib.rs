@@ -36,14 +36,16 @@
 //! | `state.rs`, `masters.rs`, `changesources.rs` | one connector each |
 //! | `events.rs` | what changes mean to those who watch |
 //! | `leases.rs` | the rows of leases, and when they lapse |
+//! | `claims.rs` | the rows of change sources: what gives and takes claims |
 //! | `queues.rs` | who waits for which change source |
+//! | `groups.rs` | which change sources are owned together |
 //! | `inspect.rs` | rows for people, and whether they agree |
 //! | `digest.rs`, `level.rs`, `limits.rs` | agreement, upgrades, bounds |
 //!
 //! # What it leaves out
 //!
-//! The API's protocol buffers, the log, the disk, who watches and quotas: they are the node's. STM variables,
-//! stored objects, group claims and queues for claims have no commands yet.
+//! The API's protocol buffers, the log, the disk, who watches and quotas: they are the node's. STM variables
+//! and stored objects have no commands yet.
 
 #![forbid(unsafe_code)]
 // Floats round differently; clippy.toml bans the rest of what apply may not depend on.
@@ -51,11 +53,13 @@
 
 mod admit;
 pub mod changesources;
+mod claims;
 pub mod digest;
 mod encoding;
 mod entry;
 pub mod events;
 mod fault;
+mod groups;
 mod header;
 pub mod inspect;
 mod leases;

@@ -22,7 +22,10 @@ pub const CLAIMS_PER_MASTER_MAX: u32 = 10_000;
 pub const WAITERS_PER_SOURCE_MAX: u64 = 1000;
 /// Most change sources that one lease waits for: they all go in one step when it ends.
 pub const PLACES_PER_LEASE_MAX: u64 = 4096;
-/// Most freed change sources that one entry grants to those who wait.
+/// Most change sources in one group: all of them change hands in one step.
+pub const GROUP_MEMBERS_MAX: u64 = 256;
+/// Freed change sources after which an entry grants no more to those who wait; the last one's group is granted
+/// whole.
 pub const GRANTS_PER_ENTRY_MAX: usize = 256;
 
 /// How long a session lives without use if its client does not say, in milliseconds (10 min).

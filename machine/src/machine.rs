@@ -21,8 +21,8 @@ use crate::limits::{GRANTS_PER_ENTRY_MAX, LEASES_ENDED_PER_ENTRY_MAX};
 use crate::sessions::Standing;
 use crate::table::{Rows, Touched, Txn, View};
 use crate::{
-    Bytes, Command, Entry, Origin, Refusal, Reply, Request, Response, changesources, leases,
-    masters, queues, sessions, state,
+    Bytes, Command, Entry, Origin, Refusal, Reply, Request, Response, changesources, claims,
+    leases, masters, queues, sessions, state,
 };
 
 /// What an entry carries.
@@ -233,7 +233,8 @@ impl State {
         while *at_most > 0
             && let Some((namespace, changesource)) = queues::first_freed(self.view())?
         {
-            *at_most -= 1;
+            let granted = claims::group_size(self.view(), &namespace, changesource)?;
+            *at_most = at_most.saturating_sub(granted);
             self.unrefused_step(wall_ms, Kind::Write, changes, |txn| {
                 changesources::serve(txn, &namespace, changesource)
             })?;
@@ -283,8 +284,8 @@ impl State {
         while let Some(lease) = self.lapsed_in_the_way(&request.command)? {
             self.unrefused_step(wall_ms, Kind::Write, changes, |txn| masters::expire(txn, lease))?;
         }
-        if let Command::ChangeSources(command) = &request.command
-            && let Some((namespace, id)) = changesources::freed_in_the_way(self.view(), command)
+        while let Command::ChangeSources(command) = &request.command
+            && let Some((namespace, id)) = changesources::freed_in_the_way(self.view(), command)?
         {
             self.unrefused_step(wall_ms, Kind::Write, changes, |txn| {
                 changesources::serve(txn, namespace, id)

@@ -27,7 +27,7 @@ use crate::leases::{self, Instance, Lease};
 use crate::machine::Stop;
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, Value, View};
-use crate::{Refusal, State, changesources, limits, queues};
+use crate::{Refusal, State, claims, limits, queues};
 
 /// Masters by namespace and id.
 const MASTERS: Table<(String, i64), Record> = Table::new(0x30, "master");
@@ -264,7 +264,7 @@ fn end_all(txn: &mut Txn<'_>, namespace: &str, master: i64) -> Result<(Record, u
         queues::leave_all(txn, namespace, id)?;
         last_active_ms = lease.renewed_wall_ms;
     }
-    let freed = changesources::free_all(txn, namespace, master)?;
+    let freed = claims::free_all(txn, namespace, master)?;
     Ok((Record { active: false, lease: None, claims: 0, last_active_ms, ..record }, freed))
 }
 
@@ -451,7 +451,7 @@ pub(crate) fn audit(view: View<'_>, revision: u64, broken: &mut Vec<String>) -> 
         if MASTER_IDS.get(view, (namespace.as_str(), name))? != Some(id) {
             broken.push(format!("master {id} is not found by its name"));
         }
-        if changesources::owned_count(view, &namespace, id) != record.claims as usize {
+        if claims::owned_count(view, &namespace, id) != record.claims as usize {
             broken.push(format!("master {id} owns another number: {record:?}"));
         }
         let Some(lease_id) = record.lease else { continue };

@@ -4,7 +4,8 @@
 //!
 //! A place in a queue is a lease that waits for a change source, with a ticket: the revision at which it
 //! joined. When a change source becomes free and somebody waits for it, it is noted as freed; a step of its
-//! own then grants it to the first whose lease lives, with a revision, and so a fence, of its own.
+//! own then grants it to the first whose lease lives, with a revision, and so a fence, of its own. A group of
+//! change sources (`groups.rs`) has one queue; here it goes by the id of its head.
 //!
 //! # Invariants
 //!
@@ -179,10 +180,11 @@ pub(crate) fn describe(key: &[u8], value: Option<&[u8]>) -> Option<Result<String
     of_queue.or_else(|| TICKETS.describe(key, value)).or_else(|| FREED.describe(key, value))
 }
 
-/// Appends what does not hold of this file's invariants. `is_free` says so of a change source.
+/// Appends what does not hold of this file's invariants. `is_free` says so of a change source; None if there can
+/// be no queue for it, because it is not the head of its group.
 pub(crate) fn audit(
     view: View<'_>,
-    is_free: impl Fn(&str, i64) -> Result<bool, Fault>,
+    is_free: impl Fn(&str, i64) -> Result<Option<bool>, Fault>,
     broken: &mut Vec<String>,
 ) -> Result<(), Fault> {
     let mut places = 0;
@@ -196,7 +198,7 @@ pub(crate) fn audit(
             broken.push(format!("lease {lease} waits in {namespace}"));
         }
         let is_noted = is_freed(view, &namespace, changesource);
-        if is_noted != is_free(&namespace, changesource)? {
+        if is_free(&namespace, changesource)? != Some(is_noted) {
             broken.push(format!("{changesource} has a queue, and freed is {is_noted}"));
         }
     }

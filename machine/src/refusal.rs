@@ -137,12 +137,12 @@ pub enum Refusal {
         /// The token that was given as proof.
         token: u64,
     },
-    /// The master owns as many change sources as it may.
-    #[error("master {master} owns {actual} change sources, {allowed} are allowed")]
+    /// The master owns as many change sources as it may, or would own too many with the whole group.
+    #[error("master {master} would own {actual} change sources, {allowed} are allowed")]
     TooManyClaims {
         /// The master.
         master: i64,
-        /// How many it owns.
+        /// How many it would own.
         actual: u64,
         /// How many it may own.
         allowed: u64,
@@ -150,7 +150,7 @@ pub enum Refusal {
     /// As many wait for the change source as may.
     #[error("change source {changesource} has {actual} waiting, {allowed} are allowed")]
     TooManyWaiters {
-        /// The change source.
+        /// The change source, or the first of its group.
         changesource: i64,
         /// How many wait.
         actual: u64,
@@ -165,6 +165,27 @@ pub enum Refusal {
         /// How many it waits for.
         actual: u64,
         /// How many it may wait for.
+        allowed: u64,
+    },
+    /// The change source is owned, and only a free one changes its group or lets others into its own.
+    #[error(
+        "change source {changesource} is owned or waited for; its group can change when it is free"
+    )]
+    ChangeSourceInUse {
+        /// The change source, or the first of its group, or of the group it was to join.
+        changesource: i64,
+    },
+    /// The group has as many change sources as it may.
+    #[error(
+        "with change source {changesource} the group would have {actual} members, {allowed} are \
+         allowed"
+    )]
+    TooManyMembers {
+        /// The change source that was to join.
+        changesource: i64,
+        /// How many there would be.
+        actual: u64,
+        /// How many there may be.
         allowed: u64,
     },
 }
@@ -197,6 +218,8 @@ pub enum Field {
     MasterId,
     /// The id of a change source.
     ChangeSourceId,
+    /// The name of a group of change sources.
+    Group,
 }
 
 impl Field {
@@ -209,6 +232,7 @@ impl Field {
             Field::ObjectId => "object_id",
             Field::MasterId => "master_id",
             Field::ChangeSourceId => "changesource_id",
+            Field::Group => "group",
         }
     }
 }
@@ -242,6 +266,8 @@ impl Refusal {
             Refusal::TooManyClaims { .. } => "TOO_MANY_CLAIMS",
             Refusal::TooManyWaiters { .. } => "TOO_MANY_WAITERS",
             Refusal::TooManyPlaces { .. } => "TOO_MANY_PLACES",
+            Refusal::ChangeSourceInUse { .. } => "CHANGE_SOURCE_IN_USE",
+            Refusal::TooManyMembers { .. } => "TOO_MANY_MEMBERS",
         }
     }
 
@@ -261,12 +287,14 @@ impl Refusal {
             Refusal::SessionExpired { .. }
             | Refusal::StaleSeq { .. }
             | Refusal::LeaseLost { .. }
-            | Refusal::StaleFence { .. } => RefusalKind::FailedPrecondition,
+            | Refusal::StaleFence { .. }
+            | Refusal::ChangeSourceInUse { .. } => RefusalKind::FailedPrecondition,
             Refusal::TooManyUndecided { .. }
             | Refusal::TooManySessions { .. }
             | Refusal::TooManyClaims { .. }
             | Refusal::TooManyWaiters { .. }
-            | Refusal::TooManyPlaces { .. } => RefusalKind::ResourceExhausted,
+            | Refusal::TooManyPlaces { .. }
+            | Refusal::TooManyMembers { .. } => RefusalKind::ResourceExhausted,
         }
     }
 
@@ -314,7 +342,10 @@ impl Refusal {
             ],
             Refusal::UnknownObject { id } => vec![("object_id", id.to_string())],
             Refusal::UnknownMaster { id } => vec![("master_id", id.to_string())],
-            Refusal::UnknownChangeSource { id } => vec![("changesource_id", id.to_string())],
+            Refusal::UnknownChangeSource { id }
+            | Refusal::ChangeSourceInUse { changesource: id } => {
+                vec![("changesource_id", id.to_string())]
+            }
             Refusal::LeaseLost { lease } => vec![("lease_id", lease.to_string())],
             Refusal::StaleFence { changesource, token } => {
                 vec![("changesource_id", changesource.to_string()), ("token", token.to_string())]
@@ -324,7 +355,8 @@ impl Refusal {
                 ("actual", actual.to_string()),
                 ("allowed", allowed.to_string()),
             ],
-            Refusal::TooManyWaiters { changesource, actual, allowed } => vec![
+            Refusal::TooManyWaiters { changesource, actual, allowed }
+            | Refusal::TooManyMembers { changesource, actual, allowed } => vec![
                 ("changesource_id", changesource.to_string()),
                 ("actual", actual.to_string()),
                 ("allowed", allowed.to_string()),
@@ -381,6 +413,8 @@ mod tests {
             Refusal::TooManyClaims { master: 6, actual, allowed },
             Refusal::TooManyWaiters { changesource: 6, actual, allowed },
             Refusal::TooManyPlaces { lease: 5, actual, allowed },
+            Refusal::ChangeSourceInUse { changesource: 6 },
+            Refusal::TooManyMembers { changesource: 6, actual, allowed },
         ]
     }
 
@@ -407,6 +441,8 @@ mod tests {
             "010101100c0908",
             "010101110c0908",
             "01010112050908",
+            "010101130c",
+            "010101140c0908",
         ];
         for (refusal, expected) in all().into_iter().zip(expected) {
             let response = Response { revision: 1, outcome: Err(refusal) };

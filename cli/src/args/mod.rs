@@ -21,8 +21,8 @@ pub(crate) use local::{
     DemoArgs, DownArgs, LocalArgs, LocalVerb, LogsArgs, NetworkArgs, StandInArgs, UpArgs,
 };
 pub(crate) use nouns::{
-    ChangesourceArgs, ChangesourceVerb, MasterArgs, MasterVerb, MembersArgs, MembersVerb,
-    StateArgs, StateVerb, StatusArgs, WatchArgs,
+    ChangesourceArgs, ChangesourceVerb, GroupVerb, MasterArgs, MasterVerb, MembersArgs,
+    MembersVerb, StateArgs, StateVerb, StatusArgs, WatchArgs,
 };
 pub(crate) use serve::ServeArgs;
 
@@ -170,6 +170,9 @@ mod tests {
             "holdfast state set demo number - --raw",
             "holdfast changesource claim git-main --as master-c --ttl 10s",
             "holdfast changesource move git-main master-c",
+            "holdfast changesource group join git-main project",
+            "holdfast changesource group leave git-main",
+            "holdfast changesource group list",
             "holdfast master expire master-a",
             "holdfast help no-quorum",
             "holdfast completions bash",
@@ -188,6 +191,7 @@ mod tests {
             "holdfast up --name ../x",
             "holdfast serve --form --join a:1",
             "holdfast changesource claim git-main",
+            "holdfast changesource group join git-main",
             "holdfast changesource claim git-main --as m --ttl 10",
             "holdfast local kill",
             "holdfast ps -o yaml",

@@ -198,6 +198,31 @@ pub(crate) enum ChangesourceVerb {
         /// The new owner; made if there is none
         master: String,
     },
+    /// Change sources that belong to one master, all or none
+    Group {
+        /// What to do.
+        #[command(subcommand)]
+        verb: GroupVerb,
+    },
+}
+
+/// What can be done to groups of change sources.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupVerb {
+    /// List the groups, their change sources, and who owns them
+    List,
+    /// Put a change source into a group, out of the one it is in; exit 1 unless both are free
+    Join {
+        /// The change source; made if there is none
+        name: String,
+        /// The group; made if there is none
+        group: String,
+    },
+    /// Take a change source out of its group; exit 1 unless it is free
+    Leave {
+        /// The change source
+        name: String,
+    },
 }
 
 /// `holdfast master`.

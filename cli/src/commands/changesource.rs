@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::args::{ChangesourceArgs, ChangesourceVerb};
 use crate::codes::{Code, Exit};
+use crate::commands::group;
 use crate::connect::Connection;
 use crate::errors::{Failure, Outcome};
 use crate::output::{Output, table};
@@ -32,6 +33,7 @@ pub(crate) async fn run(args: &ChangesourceArgs, output: Output) -> Outcome<Exit
         ChangesourceVerb::Move { name, master } => {
             hand_over(&connection, name, master, output).await
         }
+        ChangesourceVerb::Group { verb } => group::run(&connection, verb, output).await,
     };
     connection.close().await;
     done.map(|()| Exit::Done)
@@ -67,21 +69,27 @@ async fn list(
     if let Some(master) = master {
         found.retain(|s| s.claimant.as_ref().is_some_and(|c| c.master_name == master));
     }
-    let mut rows = table(&["CHANGESOURCE", "OWNER", "FENCE", "LEASE LEFT"]);
+    let mut rows = table(&["CHANGESOURCE", "OWNER", "FENCE", "LEASE LEFT", "GROUP"]);
     for source in &found {
-        rows.add_row(match &source.claimant {
-            None => [source.name.clone(), "-".into(), "-".into(), "-".into()],
-            Some(owner) => [
-                source.name.clone(),
-                owner.master_name.clone(),
-                owner.token.to_string(),
-                owner.lease.map_or("-".to_owned(), |_| human(owner.lease_remaining)),
-            ],
-        });
+        let [owner, fence, left] = owner_cells(source.claimant.as_ref());
+        let group = source.group.clone().unwrap_or_else(|| "-".to_owned());
+        rows.add_row([source.name.clone(), owner, fence, left, group]);
     }
     let json = found.iter().map(source_json).collect();
     output.list("holdfast.changesources/v1", "changesources", &rows, json);
     Ok(())
+}
+
+/// The owner, the fence, and how long the lease has to run.
+pub(crate) fn owner_cells(claimant: Option<&Claimant>) -> [String; 3] {
+    let none = || "-".to_owned();
+    claimant.map_or_else(
+        || [none(), none(), none()],
+        |owner| {
+            let left = owner.lease.map_or_else(none, |_| human(owner.lease_remaining));
+            [owner.master_name.clone(), owner.token.to_string(), left]
+        },
+    )
 }
 
 /// A change source for scripts.
@@ -90,10 +98,11 @@ pub(crate) fn source_json(source: &ChangeSource) -> Value {
         "changesource": source.name,
         "id": source.id.to_string(),
         "owner": source.claimant.as_ref().map(claimant_json),
+        "group": source.group,
     })
 }
 
-fn claimant_json(claimant: &Claimant) -> Value {
+pub(crate) fn claimant_json(claimant: &Claimant) -> Value {
     json!({
         "master": claimant.master_name,
         "master_id": claimant.master.to_string(),
@@ -256,14 +265,19 @@ mod tests {
 
     #[test]
     fn json_of_a_change_source() {
-        let mut source =
-            ChangeSource { id: 5, name: "git-main".to_owned(), claimant: Some(owner(Some(9))) };
+        let mut source = ChangeSource {
+            id: 5,
+            name: "git-main".to_owned(),
+            claimant: Some(owner(Some(9))),
+            group: Some("project".to_owned()),
+        };
         assert_eq!(
             source_json(&source).to_string(),
-            "{\"changesource\":\"git-main\",\"id\":\"5\",\"owner\":{\"fence\":\"12\",\"lease\":\"9\",\
+            "{\"changesource\":\"git-main\",\"group\":\"project\",\"id\":\"5\",\"owner\":{\"fence\":\"12\",\"lease\":\"9\",\
              \"lease_remaining_ms\":6800,\"master\":\"master-a\",\"master_id\":\"3\"}}"
         );
-        source.claimant = None;
+        (source.claimant, source.group) = (None, None);
         assert_eq!(source_json(&source)["owner"], Value::Null);
+        assert_eq!(source_json(&source)["group"], Value::Null);
     }
 }

@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn show_names_lease_and_change_sources() {
-        let owned = [ChangeSource { id: 5, name: "git-main".to_owned(), claimant: None }];
+        let owned =
+            [ChangeSource { id: 5, name: "git-main".to_owned(), claimant: None, group: None }];
         assert_eq!(
             show_text(&master(Some(9), true), &owned),
             "master-a  alive, lease 9, 6.8 s left\n  git-main  "

@@ -103,9 +103,12 @@ fn text(change: &Change, path: &str) -> String {
             let lease = lease.map(|lease| format!("  lease {lease}")).unwrap_or_default();
             format!("active{lease}  owns {claims}")
         }
-        Event::ChangeSource { owner: None, .. } => "free".to_owned(),
-        Event::ChangeSource { owner: Some((master, token)), .. } => {
-            format!("owned by master {master}  fence {token}")
+        Event::ChangeSource { owner, group, .. } => {
+            let owner = owner.map_or("free".to_owned(), |(master, token)| {
+                format!("owned by master {master}  fence {token}")
+            });
+            let group = group.as_ref().map(|group| format!("  group {group}"));
+            owner + &group.unwrap_or_default()
         }
     };
     format!("{}  {path}  {what}", change.revision)
@@ -127,11 +130,12 @@ fn json(change: &Change, path: &str) -> Value {
             "lease": lease.map(|lease| lease.to_string()),
             "owns": claims,
         }),
-        Event::ChangeSource { id, owner, .. } => json!({
+        Event::ChangeSource { id, owner, group, .. } => json!({
             "event": "changesource",
             "id": id.to_string(),
             "master": owner.map(|(master, _)| master.to_string()),
             "fence": owner.map(|(_, token)| token.to_string()),
+            "group": group,
         }),
     };
     row["schema"] = json!("holdfast.watch/v1");
@@ -168,12 +172,18 @@ mod tests {
         );
         let deleted = Event::StateDeleted { object: 7, name: name() };
         assert_eq!(lines(deleted).0, "12  state/#7/greeting  deleted");
-        let source = |owner| Event::ChangeSource { id: 3, name: "git-main".to_owned(), owner };
+        let source = |owner, group: Option<&str>| {
+            let (name, group) = ("git-main".to_owned(), group.map(str::to_owned));
+            Event::ChangeSource { id: 3, name, owner, group }
+        };
         assert_eq!(
-            lines(source(Some((2, 11)))).0,
+            lines(source(Some((2, 11)), None)).0,
             "12  changesource/git-main  owned by master 2  fence 11"
         );
-        assert_eq!(lines(source(None)).0, "12  changesource/git-main  free");
+        assert_eq!(lines(source(None, None)).0, "12  changesource/git-main  free");
+        let (text, json) = lines(source(None, Some("project")));
+        assert_eq!(text, "12  changesource/git-main  free  group project");
+        assert!(json.contains("\"group\":\"project\""), "{json}");
         let (lease, claims) = (Some(5), 14);
         let master = |active| Event::Master { id: 2, name: name(), active, lease, claims };
         assert_eq!(lines(master(true)).0, "12  master/greeting  active  lease 5  owns 14");

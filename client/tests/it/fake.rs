@@ -486,6 +486,7 @@ service! { v1::change_sources_server::ChangeSources {
     release(ReleaseRequest) -> ReleaseResponse;
     await_claim(AwaitClaimRequest) -> AwaitClaimResponse;
     stop_awaiting(StopAwaitingRequest) -> StopAwaitingResponse;
+    set_group(SetGroupRequest) -> SetGroupResponse;
 } }
 
 service! { v1::cluster_server::Cluster {

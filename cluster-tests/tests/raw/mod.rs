@@ -178,6 +178,12 @@ impl Raw {
         }
     }
 
+    pub async fn set_group(&mut self, changesource_id: i64, group: &str) -> Answer<bool> {
+        let (context, group) = (self.context(), Some(group.to_owned()));
+        let request = v1::SetGroupRequest { context, changesource_id, group, ..Default::default() };
+        Ok(self.sources.set_group(request).await?.into_inner().changed)
+    }
+
     pub async fn release(&mut self, changesource_id: i64, token: u64) -> Answer<bool> {
         let context = self.context();
         let request = v1::ReleaseRequest { context, changesource_id, token, ..Default::default() };

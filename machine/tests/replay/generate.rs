@@ -217,7 +217,7 @@ impl Generator {
 
     fn changesource_command(&mut self) -> changesources::Command {
         let (namespace, changesource) = (self.namespace(), self.id());
-        match self.random.below(11) {
+        match self.random.below(13) {
             0 => changesources::Command::FindId { namespace, name: self.name("source", 4) },
             1 | 2 => {
                 let master = (!self.random.one_in(4)).then(|| self.id());
@@ -231,6 +231,10 @@ impl Generator {
             6 => {
                 let lease = self.lease();
                 changesources::Command::StopAwaiting { namespace, changesource, lease }
+            }
+            7 | 8 => {
+                let group = (!self.random.one_in(4)).then(|| self.name("group", 2));
+                changesources::Command::SetGroup { namespace, changesource, group }
             }
             _ => changesources::Command::Claim { namespace, changesource, lease: self.lease() },
         }

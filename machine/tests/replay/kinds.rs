@@ -3,7 +3,7 @@
 use holdfast_machine::{Reply, Response, changesources, masters, sessions, state};
 
 /// All that the generator can reach.
-pub(crate) const ALL: [&str; 43] = [
+pub(crate) const ALL: [&str; 46] = [
     "opened",
     "kept",
     "closed",
@@ -35,6 +35,8 @@ pub(crate) const ALL: [&str; 43] = [
     "waiting behind others",
     "stopped",
     "not waiting",
+    "group set",
+    "group not set",
     "SESSION_REQUIRED",
     "SESSION_EXPIRED",
     "STALE_SEQ",
@@ -47,6 +49,7 @@ pub(crate) const ALL: [&str; 43] = [
     "UNKNOWN_CHANGE_SOURCE",
     "LEASE_LOST",
     "STALE_FENCE",
+    "CHANGE_SOURCE_IN_USE",
 ];
 
 /// Which of them a response is.
@@ -97,6 +100,8 @@ pub(crate) fn kind(response: &Response) -> &'static str {
             changesources::Reply::Waiting { .. } => "waiting behind others",
             changesources::Reply::Stopped(true) => "stopped",
             changesources::Reply::Stopped(false) => "not waiting",
+            changesources::Reply::GroupSet(true) => "group set",
+            changesources::Reply::GroupSet(false) => "group not set",
         },
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use holdfast_machine::changesources::ChangeSource;
 use holdfast_machine::{
     Applied, Bytes, Command, Entry, Refusal, Reply, Request, Response, State, changesources,
     limits, masters, state,
@@ -30,6 +31,8 @@ pub(crate) struct Model {
     ended: BTreeSet<(Source, u64)>,
     /// The present claims, as they were seen after the last entry.
     claims: BTreeMap<Source, (i64, u64)>,
+    /// The group of each change source that is in one.
+    groups: BTreeMap<Source, String>,
     items: BTreeMap<Item, Value>,
     ids: BTreeMap<String, i64>,
     last_revision: u64,
@@ -222,6 +225,15 @@ impl Model {
             | changesources::Command::StopAwaiting { namespace, changesource, .. } => {
                 (namespace.clone(), *changesource)
             }
+            changesources::Command::SetGroup { namespace, changesource, group } => {
+                let changesources::Reply::GroupSet(changed) = reply else { panic!("{reply:?}") };
+                let source = (namespace.clone(), *changesource);
+                let before = match group {
+                    Some(group) => self.groups.insert(source, group.clone()),
+                    None => self.groups.remove(&source),
+                };
+                return assert_eq!(*changed, before != *group, "{command:?}");
+            }
         };
         if let changesources::Reply::Granted { token } = reply {
             let source = (namespace, changesource);
@@ -246,8 +258,8 @@ impl Model {
         for namespace in NAMESPACES {
             let sources = changesources::list(state, namespace, None, None).expect("no fault");
             let mut owned: BTreeMap<i64, u32> = BTreeMap::new();
-            for changesource in sources {
-                let Some(claimant) = changesource.claimant else {
+            for changesource in &sources {
+                let Some(claimant) = &changesource.claimant else {
                     // C6: nothing is free that somebody waits for, once all that is due is done.
                     let waiting = changesources::waiting(state, namespace, changesource.id);
                     let waiting = waiting.expect("no fault");
@@ -267,6 +279,7 @@ impl Model {
                 assert_eq!(claimant.lease.is_some(), claimant.remaining_ms > 0);
                 claims.insert(source, (claimant.master, claimant.token));
             }
+            self.check_groups(state, namespace, &sources);
             for master in masters::list(state, namespace).expect("no fault") {
                 assert_eq!(owned.get(&master.id).copied().unwrap_or(0), master.claims);
                 assert!(master.lease.is_none() || (master.active && master.remaining_ms > 0));
@@ -285,6 +298,20 @@ impl Model {
         };
         assert!(!claims.iter().any(came_back), "a token came back");
         self.claims = claims;
+    }
+
+    /// C7: all change sources of a group have one owner, one token and one queue, or none.
+    fn check_groups(&self, state: &State, namespace: &str, sources: &[ChangeSource]) {
+        let mut grants = BTreeMap::new();
+        for ChangeSource { id, claimant, group, .. } in sources {
+            assert_eq!(self.groups.get(&(namespace.to_owned(), *id)), group.as_ref());
+            let Some(group) = group else { continue };
+            let grant = claimant.as_ref().map(|claimant| (claimant.master, claimant.token));
+            let waiting = changesources::waiting(state, namespace, *id).expect("no fault");
+            let of_this = (grant, waiting);
+            let of_group = grants.entry(group).or_insert_with(|| of_this.clone());
+            assert_eq!(*of_group, of_this, "{id} of {group} is apart from the others");
+        }
     }
 
     /// S2: what was written is what is read.

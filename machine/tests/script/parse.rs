@@ -129,6 +129,11 @@ pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> 
             changesource: args.parse(0)?,
             lease: args.parse(1)?,
         }),
+        "group" => Command::ChangeSources(changesources::Command::SetGroup {
+            namespace,
+            changesource: args.parse(0)?,
+            group: if args.at(1)? == "none" { None } else { Some(args.text(1)?) },
+        }),
         "stop_awaiting" => Command::ChangeSources(changesources::Command::StopAwaiting {
             namespace,
             changesource: args.parse(0)?,

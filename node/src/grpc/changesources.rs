@@ -23,6 +23,7 @@ fn changesource(source: changesources::ChangeSource) -> v1::ChangeSource {
         changesource_id: source.id,
         name: source.name,
         claimant: source.claimant.map(claimant),
+        group: source.group.unwrap_or_default(),
     }
 }
 
@@ -188,5 +189,22 @@ impl Service for Calls {
             return Err(foreign(&reply));
         };
         Ok(Response::new(v1::StopAwaitingResponse { header: Some(header), waited }))
+    }
+
+    async fn set_group(
+        &self,
+        request: Request<v1::SetGroupRequest>,
+    ) -> Result<Response<v1::SetGroupResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let command = Any::ChangeSources(Command::SetGroup {
+            namespace: namespace(request.namespace),
+            changesource: request.changesource_id,
+            group: request.group,
+        });
+        let Answered { reply, header } = self.write(&metadata, request.context, command).await?;
+        let Reply::ChangeSources(changesources::Reply::GroupSet(changed)) = reply else {
+            return Err(foreign(&reply));
+        };
+        Ok(Response::new(v1::SetGroupResponse { header: Some(header), changed }))
     }
 }

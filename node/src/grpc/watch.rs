@@ -282,13 +282,14 @@ fn to_wire(revision: u64, event: &Event) -> v1::WatchEvent {
             let lease_id = lease.unwrap_or(0);
             Wire::MasterChanged(v1::MasterChanged { master_id: id, name, active, lease_id, claims })
         }
-        Event::ChangeSource(changesources::Event { id, name, owner, .. }) => {
+        Event::ChangeSource(changesources::Event { id, name, owner, group, .. }) => {
             let (master_id, token) = owner.unwrap_or((0, 0));
             Wire::ChangesourceChanged(v1::ChangeSourceChanged {
                 changesource_id: id,
                 name,
                 master_id,
                 token,
+                group: group.unwrap_or_default(),
             })
         }
     };
