@@ -5,34 +5,19 @@
 //! was probably meant. Forming a cluster, and accepting a directory that has moved, are acts of the
 //! moment and stay on the command line.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::codes::Code;
 use crate::errors::{Failure, Outcome};
 use crate::runbook::nearest;
-
-/// Every key of the file, for the suggestion of a mistyped one.
-const KEYS: &[&str] = &[
-    "data_dir",
-    "client_addr",
-    "peer_addr",
-    "advertise_client",
-    "advertise_peer",
-    "peer_source_addr",
-    "node_id",
-    "join",
-    "heartbeat_ms",
-    "election_min_ms",
-    "election_max_ms",
-    "snapshot_every_entries",
-    "log_keep_entries",
-];
+use crate::settings;
 
 /// What a configuration file may hold; each key as the flag of that name.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConfigFile {
     /// Where the node keeps its data.
@@ -63,6 +48,15 @@ pub(crate) struct ConfigFile {
     pub(crate) log_keep_entries: Option<u64>,
 }
 
+impl ConfigFile {
+    /// The keys that it sets.
+    pub(crate) fn keys(&self) -> BTreeSet<String> {
+        // toml has no value for what is absent, and leaves it out.
+        let set = toml::Table::try_from(self).expect("settings are strings, numbers and lists");
+        set.keys().cloned().collect()
+    }
+}
+
 /// Reads a configuration file.
 pub(crate) fn load(path: &Path) -> Outcome<ConfigFile> {
     let text = std::fs::read_to_string(path).map_err(|error| {
@@ -82,16 +76,19 @@ fn parse(text: &str, path: &Path) -> Outcome<ConfigFile> {
             Some(key) => unknown_key(&place, key),
             None => Failure::new(Code::BadConfig, format!("{place}: {}", first_line(message)))
                 .cause(format!("it says: {}", text.lines().nth(line - 1).unwrap_or("").trim()))
-                .help("correct that line; holdfast help serve lists the settings"),
+                .help("correct that line; holdfast config example shows all settings"),
         }
     })
 }
 
 fn unknown_key(place: &str, key: &str) -> Failure {
     let failure = Failure::new(Code::BadConfig, format!("{place}: there is no setting {key}"));
-    match nearest(key, KEYS.iter().copied()) {
+    match nearest(key, settings::keys()) {
         Some(near) => failure.help(format!("did you mean {near}?")),
-        None => failure.help(format!("the settings are {}", KEYS.join(", "))),
+        None => {
+            let keys: Vec<&str> = settings::keys().collect();
+            failure.help(format!("the settings are {}", keys.join(", ")))
+        }
     }
 }
 
@@ -120,7 +117,8 @@ mod tests {
         .unwrap();
         assert_eq!(file.node_id, Some(3));
         assert_eq!(file.join, Some(vec!["b:1".to_owned()]));
-        for key in KEYS {
+        assert_eq!(file.keys().len(), settings::keys().count());
+        for key in settings::keys() {
             let failure = parse_it(&format!("{key} = {{ no = 1 }}")).unwrap_err();
             assert!(!failure.what.contains("no setting"), "{key}: {}", failure.what);
         }

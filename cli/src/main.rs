@@ -2,8 +2,8 @@
 //!
 //! `args` the command line · `codes` exit codes and error codes · `errors` and `output` what is
 //! printed · `runbook` what is known about each error · `endpoints`, `connect` and `probe` reaching
-//! a cluster · `status` the verdict over it · `commands` the nouns · `serve` and `config_file` one
-//! node · `local` a cluster on this machine · `demo` all of it in ten seconds.
+//! a cluster · `status` the verdict over it · `commands` the nouns · `serve`, `settings` and
+//! `config_file` one node · `local` a cluster on this machine · `demo` all of it in ten seconds.
 //!
 //! Invariants: stdout carries the answer and stderr everything else; every error has a code, the
 //! code has a section of the runbook and decides the exit code; an answer that is no exits with 1.
@@ -25,6 +25,7 @@ mod progress;
 mod roles;
 mod runbook;
 mod serve;
+mod settings;
 mod status;
 #[cfg(test)]
 mod testing;
@@ -72,6 +73,7 @@ fn run(command: &Command, output: Output) -> Outcome<Exit> {
     match command {
         // A node brings a runtime of its own.
         Command::Serve(args) => serve::run(args),
+        Command::Config(args) => commands::config::run(args, output),
         Command::Completions { shell } => Ok(help::completions(*shell, output)),
         Command::Help { topic } => help::help(topic, output),
         Command::Version => Ok(help::version(output)),
@@ -129,6 +131,7 @@ async fn run_async(command: &Command, output: Output) -> Outcome<Exit> {
         Command::StandIn(args) => failover::stand_in(args).await,
         Command::Network(args) => local::network::process::run(args).await,
         Command::Serve(_)
+        | Command::Config(_)
         | Command::Completions { .. }
         | Command::Help { .. }
         | Command::Version => Err(Failure::bug("this command needs no runtime")),

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome<Exit> {
 }
 
 /// The settings of the node, from wherever they come.
-fn settle(args: &ServeArgs, file: ConfigFile) -> Outcome<Config> {
+pub(crate) fn settle(args: &ServeArgs, file: ConfigFile) -> Outcome<Config> {
     let data_dir = match args.data_dir.clone().or(file.data_dir) {
         Some(dir) => dir,
         None => default_data_dir()?,

@@ -24,7 +24,7 @@ pub(crate) use nouns::{
     ChangesourceArgs, ChangesourceVerb, GroupVerb, MasterArgs, MasterVerb, MembersArgs,
     MembersVerb, StateArgs, StateVerb, StatusArgs, WatchArgs,
 };
-pub(crate) use serve::ServeArgs;
+pub(crate) use serve::{ConfigArgs, ConfigVerb, ServeArgs};
 
 /// Replicated state and exclusive ownership for a handful of machines.
 #[derive(Debug, Parser)]
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Run one node in the foreground
     Serve(ServeArgs),
+    /// Show the settings of a node, and where each comes from
+    Config(ConfigArgs),
     /// One screen, one verdict
     Status(StatusArgs),
     /// List the members, remove one, move the lead
@@ -160,6 +162,8 @@ mod tests {
             "holdfast up --direct",
             "holdfast local failover --ttl 500ms",
             "holdfast serve --data-dir /d --join 127.0.0.1:7480 --node-id 2 --moved",
+            "holdfast config show --origin --config f.toml --heartbeat-ms 60",
+            "holdfast config example",
             "holdfast status --watch --endpoints a:1,b:2",
             "holdfast members -o json",
             "holdfast members list --local",

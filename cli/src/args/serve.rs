@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, Subcommand};
 
 /// `holdfast serve`. What is absent here comes from the configuration file, else the default.
 #[derive(Debug, Default, Args)]
@@ -64,4 +64,28 @@ pub(crate) struct ServeArgs {
     /// Leave the session of whoever started us, so that closing their terminal does not reach us
     #[arg(long, hide = true)]
     pub(crate) own_session: bool,
+}
+
+/// `holdfast config`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// What to print.
+    #[command(subcommand)]
+    pub(crate) verb: ConfigVerb,
+}
+
+/// What can be printed of a configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// The settings that a node would run with; takes the flags of serve
+    Show {
+        /// Also where each one comes from: flag, environment, file or default
+        #[arg(long)]
+        origin: bool,
+        /// As for a node.
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+    },
+    /// A commented configuration file with every setting
+    Example,
 }

@@ -1,6 +1,7 @@
 //! One file for each noun and verb of the command line that talks to a cluster.
 
 pub(crate) mod changesource;
+pub(crate) mod config;
 mod group;
 pub(crate) mod help;
 pub(crate) mod master;
