@@ -6,8 +6,9 @@
 //! [`Chaos`] kills its leader again and again. [`Proxy`] stands between a client and a node and
 //! stalls, delays or cuts what passes; the [`Network`] stands between the nodes and cuts, stalls and
 //! delays by who sends to whom. [`StandIn`] is a master in a process of its own, which can be
-//! killed and frozen. [`scale`] and [`bound`] say how much of each a test does, and [`report`] notes
-//! the figures that came out.
+//! killed and frozen. [`Faults`] does such things to nodes at random, from a seed, while a
+//! [`Recorder`] notes what clients are told. [`scale`] and [`bound`] say how much of each a test
+//! does, and [`report`] notes the figures that came out.
 //!
 //! # Invariants
 //! - Processes are only ever ended by the handle of the child that this process started; dropping a
@@ -21,25 +22,30 @@
 //! - `HOLDFAST_BIN`: the program to test; by default `holdfast` in the directory of the build.
 //! - `HOLDFAST_SCALE=full`: the full counts and the tight time bounds; else those for CI.
 //! - `HOLDFAST_FIGURES`: a file to which [`report`] appends.
+//! - `HOLDFAST_SEED`: a number that chooses the same faults and calls again.
 //! - `HOLDFAST_KEEP=1`: data directories and logs of a failed test are kept.
 
 mod chaos;
 mod cluster;
+mod faults;
 pub mod loopfs;
 mod node;
 pub mod ports;
 mod programs;
 mod proxy;
+pub mod recorder;
 mod scale;
 mod stand_in;
 mod wait;
 
 pub use chaos::{Chaos, Kill};
 pub use cluster::{Cluster, Options};
+pub use faults::Faults;
 pub use holdfast_network::Network;
 pub use node::{Ended, NodeProcess, serve_until_end};
 pub use programs::{holdfast, stand_in};
 pub use proxy::{Flow, Proxy};
+pub use recorder::{Record, Recorder, boot_us, micros};
 pub use scale::{Percentiles, bound, is_full, millis, report, scale};
 pub use stand_in::{Event, StandIn, StandInOptions};
 pub use wait::wait_for;

@@ -8,6 +8,7 @@ mod counter;
 mod failover;
 mod groups;
 mod headers;
+mod history;
 mod identity;
 mod late_copies;
 mod leases;
