@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use holdfast_node::config::LogFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::Code;
@@ -46,6 +47,8 @@ pub(crate) struct ConfigFile {
     pub(crate) snapshot_every_entries: Option<u64>,
     /// Log entries kept behind a snapshot.
     pub(crate) log_keep_entries: Option<u64>,
+    /// How the node writes its log: `text` or `json`.
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 impl ConfigFile {
@@ -112,11 +115,12 @@ mod tests {
              advertise_client = \"a:1\"\nadvertise_peer = \"a:2\"\n\
              peer_source_addr = \"127.0.0.9\"\nnode_id = 3\njoin = [\"b:1\"]\n\
              heartbeat_ms = 50\nelection_min_ms = 150\nelection_max_ms = 300\n\
-             snapshot_every_entries = 1000\nlog_keep_entries = 10\n",
+             snapshot_every_entries = 1000\nlog_keep_entries = 10\nlog_format = \"json\"\n",
         )
         .unwrap();
         assert_eq!(file.node_id, Some(3));
         assert_eq!(file.join, Some(vec!["b:1".to_owned()]));
+        assert_eq!(file.log_format, Some(LogFormat::Json));
         assert_eq!(file.keys().len(), settings::keys().count());
         for key in settings::keys() {
             let failure = parse_it(&format!("{key} = {{ no = 1 }}")).unwrap_err();

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_node::ServeError;
-use holdfast_node::config::{Config, Start};
+use holdfast_node::config::{Config, LogFormat, Start};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome<Exit> {
         None => ConfigFile::default(),
     };
     let config = settle(args, file)?;
-    start_log()?;
+    start_log(config.log_format)?;
     tracing::info!(
         "holdfast {} starts with its data in {}; look at it: holdfast status --endpoints {}",
         env!("CARGO_PKG_VERSION"),
@@ -93,6 +93,7 @@ pub(crate) fn settle(args: &ServeArgs, file: ConfigFile) -> Outcome<Config> {
         file.snapshot_every_entries,
     );
     set(&mut config.log_keep_entries, args.log_keep_entries, file.log_keep_entries);
+    config.log_format = args.log_format.or(file.log_format).unwrap_or(config.log_format);
     config.unsafe_no_sync = args.unsafe_no_sync;
     check(&config)?;
     Ok(config)
@@ -136,7 +137,7 @@ fn default_data_dir() -> Outcome<PathBuf> {
         })
 }
 
-fn start_log() -> Outcome<()> {
+fn start_log(format: LogFormat) -> Outcome<()> {
     let wanted = env::var("HOLDFAST_LOG").unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     let filter = EnvFilter::try_new(&wanted).map_err(|error| {
         Failure::new(Code::BadConfig, format!("HOLDFAST_LOG is {wanted:?}"))
@@ -144,12 +145,11 @@ fn start_log() -> Outcome<()> {
             .help(format!("write levels by crate, such as {LOG_DEFAULT}"))
     })?;
     let colours = std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(colours).with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).init(),
+    }
     Ok(())
 }
 

@@ -111,6 +111,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         example: "",
         value: |config| Some(config.log_keep_entries.to_string()),
     },
+    Setting {
+        key: "log_format",
+        bound: "text or json",
+        example: "",
+        value: |config| Some(quoted(config.log_format.name())),
+    },
 ];
 
 /// The keys of a configuration file.

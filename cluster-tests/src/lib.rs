@@ -28,6 +28,7 @@
 mod chaos;
 mod cluster;
 mod faults;
+pub mod http;
 pub mod loopfs;
 mod node;
 pub mod ports;

@@ -361,6 +361,8 @@ pub struct Counts {
     pub total: u64,
     /// Those that somebody owns.
     pub owned: u64,
+    /// Places in all their queues.
+    pub places: u64,
 }
 
 /// One change source.
@@ -426,6 +428,7 @@ pub fn counts(state: &State) -> Result<Counts, Fault> {
         counts.total += 1;
         counts.owned += u64::from(claimant(view, &namespace, &record)?.is_some());
     }
+    counts.places = queues::places(view);
     Ok(counts)
 }
 

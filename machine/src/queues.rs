@@ -174,6 +174,11 @@ pub(crate) fn waiting(
     Ok(waiting)
 }
 
+/// How many places there are in all queues, those of leases that have just lapsed among them.
+pub(crate) fn places(view: View<'_>) -> u64 {
+    QUEUES.rows(view)
+}
+
 /// Spells a row of this file's tables.
 pub(crate) fn describe(key: &[u8], value: Option<&[u8]>) -> Option<Result<String, Fault>> {
     let of_queue = QUEUES.describe(key, value);

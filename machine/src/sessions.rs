@@ -32,7 +32,7 @@ use crate::limits::{
 };
 use crate::machine::Stop;
 use crate::table::{Counter, Table, Txn, Value, View};
-use crate::{Origin, Refusal, Response};
+use crate::{Origin, Refusal, Response, State};
 
 /// Sessions by id.
 const SESSIONS: Table<u64, Session> = Table::new(0x10, "session");
@@ -115,6 +115,11 @@ impl Command {
             Command::Keep { .. } | Command::Close { .. } => false,
         }
     }
+}
+
+/// How many sessions there are, those that have just expired among them.
+pub fn count(state: &State) -> Result<u64, Fault> {
+    Counter::Sessions.get(state.view())
 }
 
 /// Carries out a command.

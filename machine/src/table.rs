@@ -224,6 +224,11 @@ impl<K: DecodeKey, V: Value> Table<K, V> {
         rows_between::<K, V>(view, Bound::Included(&[self.prefix]), behind(&[self.prefix]))
     }
 
+    /// How many rows there are.
+    pub(crate) fn rows(&self, view: View<'_>) -> u64 {
+        between(view, Bound::Included(&[self.prefix]), behind(&[self.prefix])).count() as u64
+    }
+
     /// The keys that begin with these leading parts, in order.
     pub(crate) fn keys(
         &self,

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// The port for clients, unless told otherwise.
 pub const CLIENT_PORT: u16 = 7480;
 /// The port for other nodes, unless told otherwise.
@@ -18,6 +20,26 @@ pub enum Start {
     Form,
     /// Ask the cluster at one of these client endpoints (host:port) to take this node in.
     Join(Vec<String>),
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// One JSON object a line, the fields of an event beside its message.
+    Json,
+}
+
+impl LogFormat {
+    /// As flags and files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
 }
 
 /// The settings of one node; see `docs/operations.md` for each.
@@ -53,6 +75,8 @@ pub struct Config {
     pub snapshot_every_entries: u64,
     /// How many entries behind the snapshot are kept, for followers that were away for a moment.
     pub log_keep_entries: u64,
+    /// How whoever runs the node writes its log; the node itself only speaks to `tracing`.
+    pub log_format: LogFormat,
     /// Leave out the syncs that make writes durable. For tests only: a power cut loses
     /// acknowledged writes.
     pub unsafe_no_sync: bool,
@@ -89,6 +113,7 @@ impl Config {
             election_max_ms: 300,
             snapshot_every_entries: 50_000,
             log_keep_entries: 10_000,
+            log_format: LogFormat::Text,
             unsafe_no_sync: false,
         }
     }

@@ -43,6 +43,11 @@ impl Forwarder {
         Forwarder { queue }
     }
 
+    /// How many requests wait to be handed over.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Sends a request to the leader and waits for its answer, at most until the deadline.
     pub(crate) async fn forward(
         &self,

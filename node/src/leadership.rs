@@ -3,18 +3,25 @@
 //! The model: a term has at most one leader. A node that leads takes calls only after the entry
 //! that opened its term is applied here (the *epoch* exists from then on): before that its state
 //! may lack writes that the previous leader acknowledged. The epoch carries the cluster clock:
-//! the state's clock at that moment plus the monotonic time since.
+//! the state's clock at that moment plus the monotonic time since. A leader that falls silent is
+//! not known any more after one election time-out, so that calls are held, not sent into the void.
 //!
 //! Invariant: an epoch is used for proposals of its own term only; each proposal names the term.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 
 use crate::raft::machine::Applied;
 use crate::raft::types::Raft;
-use crate::runtime::{self, Instant};
+use crate::runtime::{self, Instant, Pace};
+
+/// How often a node whose leader is silent looks whether it was heard again: a heartbeat.
+const SILENT_LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Timers are no finer: a look that is to come after a time comes this much later.
+const FINEST: Duration = Duration::from_millis(1);
 
 /// What one node knows of the lead.
 #[derive(Clone, Debug)]
@@ -26,7 +33,7 @@ pub(crate) struct Lead {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Leader {
-    /// Nobody, or nobody known; also this node between winning and being ready.
+    /// Nobody, or nobody heard of lately; also this node between winning and being ready.
     None,
     /// This node, ready to take calls.
     Me(Arc<Epoch>),
@@ -64,86 +71,95 @@ pub(crate) fn wall_ms() -> u64 {
 }
 
 /// Starts following raft; the receiver always holds the newest knowledge.
+///
+/// A leader that was not heard for `silence_max_ms` is not known any more: without a quorum that would
+/// elect another one, raft itself would name it for ever.
 pub(crate) fn follow(
     raft: &Raft,
-    applied: Arc<Applied>,
+    applied: &Arc<Applied>,
+    pace: &Arc<Pace>,
+    silence_max_ms: u64,
     tasks: &runtime::Tasks,
 ) -> watch::Receiver<Lead> {
     let (sender, receiver) = watch::channel(Lead { term: 0, leader: Leader::None });
     let mut metrics = raft.server_metrics();
     let id = *raft.node_id();
+    let silence_max = Duration::from_millis(silence_max_ms);
+    let (applied, pace) = (Arc::clone(applied), Arc::clone(pace));
     let mut applied_index = applied.watch();
     tasks.spawn(async move {
         loop {
-            let lead = {
+            let (term, learned) = {
                 let metrics = metrics.borrow_watched();
-                let led_by_me = metrics.state.is_leader();
                 let term = metrics.vote.leader_id.term;
-                let leader = metrics.current_leader;
-                learn(&sender.borrow(), id, term, led_by_me, leader, &applied)
-            };
-            let waits_for_ready = matches!(&lead, Learned::NotReady);
-            if let Learned::Lead(lead) = lead {
-                announce(&sender, id, lead);
-            } else if let Learned::NotReady = lead {
-                let term = metrics.borrow_watched().vote.leader_id.term;
-                announce(&sender, id, Lead { term, leader: Leader::None });
-            }
-            let changed = async {
-                if waits_for_ready {
-                    tokio::select! {
-                        result = metrics.changed() => result.is_ok(),
-                        result = applied_index.changed() => result.is_ok(),
+                let silence = pace.silence();
+                let is_silent = silence.is_none_or(|silence| silence > silence_max);
+                let learned = match metrics.current_leader {
+                    _ if metrics.state.is_leader() => lead_myself(&sender.borrow(), term, &applied),
+                    Some(other) if other != id && is_silent => Learned::Silent,
+                    Some(other) if other != id => {
+                        let left = silence_max.saturating_sub(silence.unwrap_or_default());
+                        Learned::Other { leader: other, left }
                     }
-                } else {
-                    metrics.changed().await.is_ok()
+                    Some(_) | None => Learned::Nobody,
+                };
+                (term, learned)
+            };
+            let leader = match &learned {
+                Learned::Me(epoch) => Leader::Me(Arc::clone(epoch)),
+                Learned::Other { leader, .. } => Leader::Other(*leader),
+                Learned::NotReady | Learned::Silent | Learned::Nobody => Leader::None,
+            };
+            announce(&sender, id, Lead { term, leader });
+            let look_again = async {
+                match learned {
+                    Learned::Me(_) | Learned::Nobody => std::future::pending().await,
+                    Learned::Other { left, .. } => runtime::sleep(left + FINEST).await,
+                    Learned::Silent => runtime::sleep(SILENT_LOOK_EVERY).await,
+                    // An error means that the node stops, and this task with it.
+                    Learned::NotReady => drop(applied_index.changed().await),
                 }
             };
-            if !changed.await {
-                return;
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return },
+                () = look_again => {}
             }
         }
     });
     receiver
 }
 
+/// What a look at raft has shown.
 enum Learned {
-    Lead(Lead),
+    Me(Arc<Epoch>),
     /// This node has won its term, and has not applied the entry that opens it.
     NotReady,
+    /// Another node leads, and was heard; without another word it is silent once this has passed.
+    Other {
+        leader: u64,
+        left: Duration,
+    },
+    /// Raft names another node that was not heard for too long.
+    Silent,
+    Nobody,
 }
 
-fn learn(
-    before: &Lead,
-    id: u64,
-    term: u64,
-    led_by_me: bool,
-    leader: Option<u64>,
-    applied: &Applied,
-) -> Learned {
-    if !led_by_me {
-        let leader = match leader {
-            Some(other) if other != id => Leader::Other(other),
-            Some(_) | None => Leader::None,
-        };
-        return Learned::Lead(Lead { term, leader });
-    }
+fn lead_myself(before: &Lead, term: u64, applied: &Applied) -> Learned {
     if let Leader::Me(epoch) = &before.leader
         && epoch.term == term
     {
-        return Learned::Lead(before.clone());
+        return Learned::Me(Arc::clone(epoch));
     }
     let state = applied.state();
     if state.header().applied.is_none_or(|position| position.term != term) {
         return Learned::NotReady;
     }
-    let epoch = Epoch {
+    Learned::Me(Arc::new(Epoch {
         term,
         clock_base_ms: state.header().clock_ms,
         since: runtime::now(),
         since_unix_ms: wall_ms(),
-    };
-    Learned::Lead(Lead { term, leader: Leader::Me(Arc::new(epoch)) })
+    }))
 }
 
 /// Publishes what changed, and logs one line for each change of the leader.

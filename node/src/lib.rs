@@ -5,8 +5,9 @@
 //! ```text
 //! serve        start and stop: directory, identity, sockets
 //! grpc         services: protobuf in, commands out
+//! metrics      what a node shows of itself
 //! node         every call comes through here: tried here or at the leader, held, or refused
-//! propose  read  watch  forward  members  expire  agree
+//! propose  read  watch  forward  members  expire  agree  measures  readiness
 //! leadership   who leads, and the cluster clock of a leader's term
 //! raft         openraft's traits on our store, state machine and peer protocol
 //! store        what is durable: sled with its guards
@@ -22,11 +23,14 @@ mod expire;
 mod forward;
 mod grpc;
 mod leadership;
+mod measures;
 mod members;
+mod metrics;
 mod node;
 mod propose;
 mod raft;
 mod read;
+mod readiness;
 mod runtime;
 mod serve;
 pub mod store;

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_machine::{Request, Response, State};
-use openraft::Instant as _;
-use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{Semaphore, watch};
 
 use crate::alarm::Alarms;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::leadership::{Lead, Leader};
+use crate::measures::Measures;
 use crate::propose::{Attempt, Failed, NotProposed, Proposer};
 use crate::raft::machine::Applied;
 use crate::raft::network::{Peers, SnapshotCounters};
@@ -53,6 +52,7 @@ pub(crate) struct Node {
     pub(crate) snapshots: Arc<SnapshotCounters>,
     pub(crate) log: LogStore,
     pub(crate) held: Semaphore,
+    pub(crate) measures: Measures,
     /// Held while the membership changes, also while the change waits for a quorum: that is what
     /// makes it one change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
@@ -70,27 +70,6 @@ impl Node {
         Semaphore::new(HELD_MAX)
     }
 
-    /// Whether this node can serve linearizable calls now, as far as it knows: a leader that a
-    /// quorum has answered, or a follower that the leader has talked to, within two election
-    /// time-outs.
-    pub(crate) fn is_ready(&self) -> bool {
-        let knows_leader = !matches!(self.lead.borrow().leader, Leader::None);
-        knows_leader && self.is_in_touch(Duration::from_millis(2 * self.config.election_max_ms))
-    }
-
-    /// Whether this node led a quorum, or heard from a leader, not longer ago than this.
-    pub(crate) fn is_in_touch(&self, recent: Duration) -> bool {
-        match self.lead.borrow().leader {
-            Leader::None | Leader::Other(_) => self.pace.heard_within(recent),
-            Leader::Me(_) => {
-                let alone = self.raft.voter_ids().count() == 1;
-                let metrics = self.raft.data_metrics();
-                let acked = metrics.borrow_watched().last_quorum_acked;
-                alone || acked.is_some_and(|acked| acked.elapsed() <= recent)
-            }
-        }
-    }
-
     /// Makes the node stop, saying why; the first reason stands.
     pub(crate) fn stop_for(&self, reason: String) {
         self.stop_reason.send_if_modified(|current| {
@@ -103,8 +82,24 @@ impl Node {
         });
     }
 
+    /// How many calls wait for a leader.
+    pub(crate) fn held_now(&self) -> usize {
+        HELD_MAX - self.held.available_permits()
+    }
+
     /// Carries a write out exactly once, wherever the leader is.
     pub(crate) async fn write(
+        &self,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Response, WriteFailed> {
+        let arrived = runtime::now();
+        let written = self.carry_out(request, deadline).await;
+        self.measures.wrote(&written, arrived.elapsed());
+        written
+    }
+
+    async fn carry_out(
         &self,
         mut request: Request,
         deadline: Instant,
@@ -156,10 +151,12 @@ impl Node {
 
     /// A state at least as new as every acknowledged write, or with `local` whatever is here.
     pub(crate) async fn read(&self, local: bool, deadline: Instant) -> Result<State, ReadFailed> {
-        if local {
-            return Ok(self.applied.state());
-        }
-        self.reads.linearizable(deadline).await
+        let state = match local {
+            true => Ok(self.applied.state()),
+            false => self.reads.linearizable(deadline).await,
+        };
+        self.measures.read(&state, local);
+        state
     }
 
     /// One transmission, at most until the deadline.

@@ -100,6 +100,11 @@ impl Proposer {
         Proposer { queue, counters }
     }
 
+    /// How many requests wait to be put into an entry.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Proposes a request on this node, which leads, and waits for its answer.
     pub(crate) async fn propose(&self, request: Request) -> Attempt {
         let (answer, wait) = oneshot::channel();

@@ -58,6 +58,11 @@ impl Reads {
         Reads { confirmer, queue }
     }
 
+    /// How many reads wait for the next round.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// A state at least as new as every write acknowledged before this call, anywhere.
     pub(crate) async fn linearizable(&self, deadline: Instant) -> Result<State, ReadFailed> {
         let (done, confirmed) = oneshot::channel();

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser as _};
 use clap::{ArgAction, Args, Subcommand};
+use holdfast_node::config::LogFormat;
 
 /// `holdfast serve`. What is absent here comes from the configuration file, else the default.
 #[derive(Debug, Default, Args)]
@@ -57,6 +58,9 @@ pub(crate) struct ServeArgs {
     /// Log entries kept behind a snapshot for nodes that were away
     #[arg(long, env = "HOLDFAST_LOG_KEEP_ENTRIES", value_name = "N")]
     pub(crate) log_keep_entries: Option<u64>,
+    /// How the log on stderr is written [default: text]
+    #[arg(long, env = "HOLDFAST_LOG_FORMAT", value_name = "FORMAT", value_parser = log_format())]
+    pub(crate) log_format: Option<LogFormat>,
     /// For tests only: never sync; a power cut loses acknowledged writes
     #[arg(long, env = "HOLDFAST_UNSAFE_NO_SYNC", hide = true)]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
@@ -88,4 +92,12 @@ pub(crate) enum ConfigVerb {
     },
     /// A commented configuration file with every setting
     Example,
+}
+
+fn log_format() -> impl clap::builder::TypedValueParser<Value = LogFormat> {
+    let formats = [LogFormat::Text, LogFormat::Json];
+    PossibleValuesParser::new(formats.map(LogFormat::name)).map(move |name| {
+        let found = formats.into_iter().find(|format| format.name() == name);
+        found.expect("only possible values come here")
+    })
 }

@@ -172,7 +172,7 @@ impl Service for Calls {
         Ok(Response::new(v1::StatusResponse {
             header: Some(node.header_of(&state)),
             role: self.role().into(),
-            ready: node.is_ready(),
+            ready: node.readiness().is_ok(),
             last_log_index,
             applied_index: applied_index(&state),
             purged_index,

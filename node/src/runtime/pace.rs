@@ -64,9 +64,9 @@ impl Pace {
         self.last().heard = Some(now());
     }
 
-    /// Whether a leader was heard not longer ago than this.
-    pub(crate) fn heard_within(&self, duration: Duration) -> bool {
-        self.last().heard.is_some_and(|heard| heard.elapsed() <= duration)
+    /// How long ago a leader was heard; none if that was never.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        self.last().heard.map(|heard| heard.elapsed())
     }
 
     /// For how long from `now` on it is certain that no timer is due.

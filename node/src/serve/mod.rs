@@ -9,6 +9,7 @@
 //! consensus, close the stores; bounded, so that a supervisor never has to kill.
 
 mod error;
+mod http;
 mod identity;
 
 use std::future::Future;
@@ -29,6 +30,7 @@ use crate::alarm::Alarms;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::leadership::{self, Leader};
+use crate::measures::Measures;
 use crate::node::Node;
 use crate::propose::Proposer;
 use crate::raft::log::Log;
@@ -196,7 +198,7 @@ impl Running {
         }
         let tasks = runtime::Tasks::default();
         follow_members(&raft, &peers, &tasks);
-        let lead = leadership::follow(&raft, Arc::clone(&applied), &tasks);
+        let lead = leadership::follow(&raft, &applied, &pace, config.election_max_ms, &tasks);
         let reads =
             Reads::start(raft.clone(), Arc::clone(&applied), lead.clone(), peers.clone(), &tasks);
         let proposer = Proposer::start(
@@ -219,6 +221,7 @@ impl Running {
             snapshots,
             log,
             held: Node::held_calls(),
+            measures: Measures::default(),
             changing: tokio::sync::Mutex::new(()),
             pace,
             alarms: Alarms::default(),
@@ -350,7 +353,8 @@ impl Servers {
             .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
             .http2_keepalive_timeout(Some(KEEPALIVE_MAX))
             .tcp_nodelay(true)
-            .add_routes(grpc::client_routes(node));
+            .accept_http1(true)
+            .add_routes(http::client_routes(node));
         let peer = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
             .http2_keepalive_timeout(Some(KEEPALIVE_MAX))

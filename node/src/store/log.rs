@@ -15,7 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -24,7 +24,7 @@ use super::entries::{self, COMMITTED, LogStart, PURGED, ReadError, VOTE, entry_k
 use super::queue::{Queue, Thread};
 use super::rows::{self, RowError};
 use super::tail::{TAIL_BYTES_MAX, Tail};
-use super::{DataDir, Done, StoreError, locked};
+use super::{DataDir, Done, GroupCommits, StoreError, locked};
 
 /// Small, since what is read often is in the tail.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -52,6 +52,7 @@ struct Shared {
     in_flight: Mutex<Vec<Done>>,
     /// Of entries, since the log was opened.
     appended_bytes: AtomicU64,
+    group_commits: GroupCommits,
     /// Keeps the data directory locked.
     _dir: DataDir,
 }
@@ -99,6 +100,7 @@ impl LogStore {
             tail: Mutex::new(tail),
             in_flight: Mutex::new(Vec::new()),
             appended_bytes: AtomicU64::new(0),
+            group_commits: GroupCommits::default(),
             _dir: dir.clone(),
         });
         let weak = Arc::downgrade(&shared);
@@ -219,6 +221,11 @@ impl LogStore {
     /// How many syncs the log has made since it was opened.
     pub fn syncs(&self) -> u64 {
         self.0.shared.db.syncs()
+    }
+
+    /// How long those syncs took, and how much each of them made durable.
+    pub fn group_commits(&self) -> &GroupCommits {
+        &self.0.shared.group_commits
     }
 
     /// Writes what is queued, syncs, and ends the thread; later calls fail.  Blocks.
@@ -414,12 +421,16 @@ impl Writer {
             }
         }
         let mut outcome = Ok(());
+        let mut entries = 0;
         for work in works {
             needs_sync |= work.needs_sync();
+            entries += work.entries();
             outcome = outcome.and_then(|()| self.write(work));
         }
         if needs_sync {
+            let began = Instant::now();
             outcome = outcome.and_then(|()| self.shared.db.sync());
+            self.shared.group_commits.observe(entries, began.elapsed());
         }
         if outcome.is_ok() {
             locked(&self.shared.tail).written(last);
@@ -482,6 +493,13 @@ impl Work {
         match self {
             Self::Append(_) | Self::Vote(_) | Self::Truncate(_) => true,
             Self::Committed(_) | Self::Purge(..) => false,
+        }
+    }
+
+    fn entries(&self) -> usize {
+        match self {
+            Self::Append(entries) => entries.len(),
+            Self::Vote(_) | Self::Committed(_) | Self::Truncate(_) | Self::Purge(..) => 0,
         }
     }
 }

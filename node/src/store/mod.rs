@@ -32,6 +32,7 @@ mod fault;
 mod generation;
 mod header;
 mod log;
+mod measures;
 #[cfg(test)]
 mod model;
 mod queue;
@@ -51,6 +52,7 @@ pub use entries::LogStart;
 pub use fault::{Fault, OnFault};
 pub use header::{DataDir, DirError, Identity, Place};
 pub use log::LogStore;
+pub use measures::GroupCommits;
 pub use state::{Row, RowChange, StateStore};
 
 /// Called once, from a thread of the store, with the outcome of a durable write.
