@@ -172,13 +172,16 @@ impl LeaseHolder {
     }
 
     /// Claims a change source as soon as it is our turn: those who wait are served in the order in
-    /// which they came. Waits for as long as it takes.
+    /// which they came. Waits for as long as it takes and the lease lives, also while no node can be
+    /// reached or the cluster has no leader.
     ///
     /// Dropping the future leaves the line, and gives the change source back if it was granted at
-    /// that very moment. So do not claim the same one in another way meanwhile.
+    /// that very moment. So do not claim the same one, or one of its group, in another way
+    /// meanwhile.
     ///
     /// # Errors
-    /// As [`LeaseHolder::claim`]; refused as `TOO_MANY_WAITERS` or `TOO_MANY_PLACES`.
+    /// [`Error::LeaseLost`] if the lease is lost, before or meanwhile; refused as
+    /// `UNKNOWN_CHANGE_SOURCE`, `TOO_MANY_CLAIMS`, `TOO_MANY_WAITERS` or `TOO_MANY_PLACES`.
     pub async fn await_claim(&self, change_source: i64) -> Result<u64, Error> {
         let place = Place { held: self.held.clone(), change_source, is_left: true };
         let result = self.held.guard(self.held.stand_in_line(change_source)).await;
@@ -272,9 +275,27 @@ impl Held {
         }
     }
 
-    /// Waits for the grant of a change source. It is seen as a change, which is pushed; the claim
-    /// itself then gives the token.
+    /// Waits for the grant of a change source, whatever the cluster is short of meanwhile: asking
+    /// again keeps the place.
     async fn stand_in_line(&self, change_source: i64) -> Result<u64, Error> {
+        loop {
+            let error = match self.await_grant(change_source).await {
+                Err(
+                    error @ (Error::Unavailable { .. }
+                    | Error::NotApplied { .. }
+                    | Error::OutcomeUnknown { .. }
+                    | Error::SessionExpired { .. }),
+                ) => error,
+                result => return result,
+            };
+            tracing::debug!(lease = self.lease.id, change_source, %error, "waiting on in line");
+            tokio::time::sleep(pause(self.lease.ttl)).await;
+        }
+    }
+
+    /// Waits for the grant of a change source while the cluster answers. It is seen as a change,
+    /// which is pushed; the claim itself then gives the token.
+    async fn await_grant(&self, change_source: i64) -> Result<u64, Error> {
         let filters = vec![WatchFilter::ChangeSource(Some(change_source))];
         let options = WatchOptions { filters, ..WatchOptions::default() };
         loop {

@@ -119,6 +119,50 @@ async fn who_waits_gets_what_a_dead_owner_held() -> anyhow::Result<()> {
     cluster.finish().await
 }
 
+/// Whoever waits goes on waiting while the cluster cannot answer, however long that takes, and so does
+/// who begins meanwhile.
+// C6 G3
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_outlasts_a_cluster_without_a_leader() -> anyhow::Result<()> {
+    const CALL_TIMEOUT: Duration = millis(500);
+    let cluster = Cluster::start_three().await?;
+    let client = cluster.client();
+    let source = client.change_sources().find_id("wanted").await?;
+    let owner = holder(&client, "owner").await?;
+    let Claimed::Granted { mut token } = owner.claim(source).await? else { bail!("it was free") };
+    let impatient = cluster.client_with(|config| config.call_timeout = CALL_TIMEOUT);
+    let (early, late) = (holder(&impatient, "early").await?, holder(&impatient, "late").await?);
+    let early = tokio::spawn(async move { (early.await_claim(source).await, early) });
+    let probe = holder(&client, "probe").await?;
+    wait_for("one waits", WAIT_MAX, || async {
+        let sources = client.change_sources();
+        let awaited = sources.await_claim(probe.lease().id, source).await.ok()?;
+        sources.stop_awaiting(probe.lease().id, source).await.ok()?;
+        (awaited == Awaited::Waiting { ahead: 1 }).then_some(())
+    })
+    .await?;
+
+    let (leader, follower) = (cluster.leader().await?, cluster.follower().await?);
+    cluster.kill(leader);
+    cluster.kill(follower);
+    let late = tokio::spawn(async move { (late.await_claim(source).await, late) });
+    // Not a wait for something: the time that nobody is to give up in.
+    tokio::time::sleep(CALL_TIMEOUT * 4).await;
+    ensure!(!early.is_finished() && !late.is_finished(), "they gave up");
+    cluster.start_node(leader)?;
+    cluster.start_node(follower)?;
+    ensure!(owner.release(source, token).await?, "it was ours");
+    for (name, waiting) in [("early", early), ("late", late)] {
+        let waited = tokio::time::timeout(WAIT_MAX, waiting).await;
+        let (granted, heir) = waited.context(name)??;
+        let next = granted.with_context(|| format!("{name} waits on"))?;
+        ensure!(next > token, "the fence went from {token} to {next}");
+        token = next;
+        ensure!(heir.release(source, token).await?, "it was {name}'s");
+    }
+    cluster.finish().await
+}
+
 async fn lease(client: &Client, name: &str) -> anyhow::Result<Lease> {
     match client.masters().open_lease(name, &Instance::random(), LONG).await? {
         OpenedLease::Granted(lease) => Ok(lease),
