@@ -296,7 +296,8 @@ impl Refusal {
         match (self.reason.as_str(), self.code) {
             ("SESSION_EXPIRED" | "UNKNOWN_SESSION" | "STALE_SEQ", _) => Reach::Forgotten,
             (
-                "TOO_MANY_CLAIMS" | "TOO_MANY_WAITERS" | "TOO_MANY_PLACES" | "TOO_MANY_MEMBERS",
+                "TOO_MANY_CLAIMS" | "TOO_MANY_WAITERS" | "TOO_MANY_PLACES" | "TOO_MANY_MEMBERS"
+                | "TOO_MANY_CREATORS",
                 _,
             ) => Reach::Outcome,
             (_, Code::InvalidArgument) => Reach::Request,
@@ -499,6 +500,8 @@ mod tests {
             (Code::ResourceExhausted, "TOO_MANY_PLACES", Reach::Outcome),
             (Code::ResourceExhausted, "TOO_MANY_MEMBERS", Reach::Outcome),
             (Code::FailedPrecondition, "CHANGE_SOURCE_IN_USE", Reach::Outcome),
+            (Code::ResourceExhausted, "TOO_MANY_CREATORS", Reach::Outcome),
+            (Code::FailedPrecondition, "CREATION_LOST", Reach::Outcome),
             (Code::FailedPrecondition, "SESSION_EXPIRED", Reach::Forgotten),
             (Code::FailedPrecondition, "STALE_SEQ", Reach::Forgotten),
             (Code::ResourceExhausted, "TOO_MANY_UNDECIDED", Reach::Copy),

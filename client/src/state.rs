@@ -213,7 +213,7 @@ impl State {
         name: &str,
         bytes: impl Into<Vec<u8>>,
     ) -> Result<Created, Error> {
-        self.create_with(object, name, bytes.into(), None).await
+        self.create_with(object, name, bytes.into(), None, None).await
     }
 
     /// As [`State::create`], for the owner of a change source only.
@@ -227,7 +227,7 @@ impl State {
         bytes: impl Into<Vec<u8>>,
         fence: Fence,
     ) -> Result<Created, Error> {
-        self.create_with(object, name, bytes.into(), Some(fence)).await
+        self.create_with(object, name, bytes.into(), Some(fence), None).await
     }
 
     /// The value of a key, or if there is none the one that `create` makes. `create` does not run
@@ -458,12 +458,14 @@ impl State {
         })
     }
 
-    async fn create_with(
+    /// Creates a value, with a token only while it has the right to.
+    pub(crate) async fn create_with(
         &self,
         object: i64,
         name: &str,
         bytes: Vec<u8>,
         fence: Option<Fence>,
+        token: Option<u64>,
     ) -> Result<Created, Error> {
         check_size(&bytes)?;
         let request = proto::CreateStateRequest {
@@ -473,6 +475,7 @@ impl State {
             name: name.to_owned(),
             value: bytes.clone(),
             fence: fence.map(proto::Fence::from),
+            token,
         };
         let response = self.client.write(request).await?;
         Ok(Created {

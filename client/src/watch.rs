@@ -97,6 +97,15 @@ pub enum Event {
         /// The value's name.
         name: String,
     },
+    /// Another caller has the right to create a value, from this revision on.
+    CreatorChanged {
+        /// The object.
+        object: i64,
+        /// The value's name.
+        name: String,
+        /// The caller's token; none if nobody has the right any more.
+        token: Option<u64>,
+    },
     /// A master is, from this revision on:
     Master {
         /// Its id.
@@ -391,6 +400,9 @@ fn change(event: proto::WatchEvent) -> Option<Change> {
         }
         Wire::StateDeleted(proto::StateDeleted { object_id: object, name }) => {
             Event::StateDeleted { object, name }
+        }
+        Wire::CreatorChanged(proto::CreatorChanged { object_id: object, name, token }) => {
+            Event::CreatorChanged { object, name, token: (token != 0).then_some(token) }
         }
         Wire::MasterChanged(master) => {
             let proto::MasterChanged { master_id: id, name, active, lease_id, claims } = master;

@@ -13,7 +13,8 @@
 use crate::machine::Stop;
 use crate::sessions::Standing;
 use crate::{
-    Command, Refusal, Reply, Request, Response, State, changesources, masters, sessions, state,
+    Command, Refusal, Reply, Request, Response, State, changesources, creators, masters, sessions,
+    state,
 };
 
 /// What to do with a request.
@@ -100,6 +101,9 @@ impl State {
             Command::ChangeSources(command) => {
                 changesources::known(self.view(), command)?.map(Reply::ChangeSources)
             }
+            Command::Creators(command) => {
+                creators::known(self.view(), command)?.map(Reply::Creators)
+            }
         })
     }
 }
@@ -110,6 +114,6 @@ fn is_final(reply: &Reply) -> bool {
         Reply::State(reply) => matches!(reply, state::Reply::ObjectId(_)),
         Reply::Masters(reply) => matches!(reply, masters::Reply::Id(_)),
         Reply::ChangeSources(reply) => matches!(reply, changesources::Reply::Id(_)),
-        Reply::Session(_) => false,
+        Reply::Session(_) | Reply::Creators(_) => false,
     }
 }

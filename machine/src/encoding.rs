@@ -235,6 +235,23 @@ impl<A: DecodeKey, B: DecodeKey, C: DecodeKey> DecodeKey for (A, B, C) {
     }
 }
 
+impl<A: EncodeKey, B: EncodeKey, C: EncodeKey, D: EncodeKey> EncodeKey for (A, B, C, D) {
+    type Owned = (A::Owned, B::Owned, C::Owned, D::Owned);
+    fn encode_key(&self, out: &mut Vec<u8>) {
+        self.0.encode_key(out);
+        self.1.encode_key(out);
+        self.2.encode_key(out);
+        self.3.encode_key(out);
+    }
+}
+
+impl<A: DecodeKey, B: DecodeKey, C: DecodeKey, D: DecodeKey> DecodeKey for (A, B, C, D) {
+    fn decode_key(input: &mut &[u8]) -> Result<Self, CodecError> {
+        let (a, b, c) = <(A, B, C)>::decode_key(input)?;
+        Ok((a, b, c, D::decode_key(input)?))
+    }
+}
+
 /// Takes `N` bytes off the front of `input`.
 fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], CodecError> {
     let (bytes, rest) = input.split_first_chunk().ok_or(CodecError::MalformedKey)?;
@@ -275,10 +292,10 @@ mod tests {
 
     #[test]
     fn keys_read_back() {
-        let bytes = key(("a\0b", -5i64, u64::MAX));
+        let bytes = key(("a\0b", -5i64, u64::MAX, 7u8));
         let mut input = bytes.as_slice();
-        let parts = <(String, i64, u64)>::decode_key(&mut input);
-        assert_eq!(parts, Ok(("a\0b".to_owned(), -5, u64::MAX)));
+        let parts = <(String, i64, u64, u8)>::decode_key(&mut input);
+        assert_eq!(parts, Ok(("a\0b".to_owned(), -5, u64::MAX, 7)));
         assert!(input.is_empty());
     }
 

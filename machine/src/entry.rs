@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::encoding::{self, CodecError};
 use crate::limits::{DECODE_BYTES_MAX, OUTCOME_BYTES_MAX};
 use crate::table::Value;
-use crate::{Refusal, changesources, masters, sessions, state};
+use crate::{Refusal, changesources, creators, masters, sessions, state};
 
 const ENTRY_VERSION: u8 = 1;
 const REQUEST_VERSION: u8 = 1;
@@ -74,6 +74,8 @@ pub enum Command {
     Masters(masters::Command),
     /// Change sources and claims.
     ChangeSources(changesources::Command),
+    /// The right to create a value.
+    Creators(creators::Command),
 }
 
 /// What was done, by connector.
@@ -87,6 +89,8 @@ pub enum Reply {
     Masters(masters::Reply),
     /// Change sources and claims.
     ChangeSources(changesources::Reply),
+    /// The right to create a value.
+    Creators(creators::Reply),
 }
 
 /// The answer to one request.
@@ -116,6 +120,7 @@ impl Request {
             Command::State(command) => command.validate()?,
             Command::Masters(command) => command.validate()?,
             Command::ChangeSources(command) => command.validate()?,
+            Command::Creators(command) => command.validate()?,
         }
         self.origin.map(|_| ()).ok_or(Refusal::SessionRequired)
     }
@@ -125,6 +130,7 @@ impl Request {
     pub fn conflict_key(&self) -> Option<Vec<u8>> {
         match &self.command {
             Command::State(command) => command.item_key(),
+            Command::Creators(command) => command.item_key(),
             Command::Session(_) | Command::Masters(_) | Command::ChangeSources(_) => None,
         }
     }
@@ -139,6 +145,7 @@ impl Request {
                 Command::State(command) => command.text_bytes(),
                 Command::Masters(command) => command.text_bytes(),
                 Command::ChangeSources(command) => command.text_bytes(),
+                Command::Creators(command) => command.text_bytes(),
             }
     }
 }
@@ -199,7 +206,14 @@ mod tests {
         let group = changesources::Command::SetGroup {
             namespace: namespace.clone(),
             changesource: big.0,
-            group: Some(name),
+            group: Some(name.clone()),
+        };
+        let ask = creators::Command::Ask {
+            namespace: namespace.clone(),
+            object: big.0,
+            name,
+            ttl_ms: big.1,
+            wait_ms: big.1,
         };
         let claim = changesources::Command::Claim { namespace, changesource: big.0, lease: big.1 };
         vec![
@@ -209,6 +223,7 @@ mod tests {
             request(Command::ChangeSources(claim)),
             request(Command::ChangeSources(group)),
             request(Command::Session(sessions::Command::Open { idle_ms: big.1 })),
+            request(Command::Creators(ask)),
         ]
     }
 
@@ -235,6 +250,7 @@ mod tests {
         let keys: Vec<_> = all("a").iter().map(Request::conflict_key).collect();
         assert_eq!(keys[0], Some(b"\x22a\0\0\0\0\0\0\0\0\0\0a\0\0".to_vec()));
         assert_eq!(keys[0], keys[1]);
-        assert_eq!(keys[2..], [None, None, None, None]);
+        assert_eq!(keys[2..6], [None, None, None, None]);
+        assert_eq!(keys[6], keys[0], "a value ends the queue to create it");
     }
 }

@@ -15,7 +15,7 @@
 
 use crate::fault::Fault;
 use crate::machine::Change;
-use crate::{changesources, masters, state};
+use crate::{changesources, creators, masters, state};
 
 /// What a change is, for those who watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ impl Change {
     /// Whether it is an event, without reading the row.
     pub fn is_event(&self) -> bool {
         state::is_event(&self.key)
+            || creators::is_event(&self.key)
             || masters::is_event(&self.key)
             || changesources::is_event(&self.key)
     }
@@ -51,6 +52,7 @@ impl Change {
     pub fn event(&self) -> Result<Option<Event>, Fault> {
         let (key, value) = (&self.key, self.value.as_deref());
         state::event(key, value)
+            .or_else(|| creators::event(key, value))
             .map(|event| event.map(Event::State))
             .or_else(|| masters::event(key, value).map(|event| event.map(Event::Master)))
             .or_else(|| {

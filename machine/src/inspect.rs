@@ -5,7 +5,9 @@
 use crate::digest::Digest;
 use crate::fault::{Fault, spell_key};
 use crate::header::{self, Header};
-use crate::{State, changesources, groups, leases, masters, queues, sessions, state, table};
+use crate::{
+    State, changesources, creators, groups, leases, masters, queues, sessions, state, table,
+};
 
 /// Spells a row, or without a value its removal, for people. The form is not fixed.
 ///
@@ -19,6 +21,7 @@ pub fn describe(key: &[u8], value: Option<&[u8]>) -> Result<String, Fault> {
     table::describe(key, value)
         .or_else(|| sessions::describe(key, value))
         .or_else(|| state::describe(key, value))
+        .or_else(|| creators::describe(key, value))
         .or_else(|| masters::describe(key, value))
         .or_else(|| leases::describe(key, value))
         .or_else(|| changesources::describe(key, value))
@@ -45,6 +48,7 @@ impl State {
         }
         sessions::audit(view, &mut broken)?;
         state::audit(view, revision, &mut broken)?;
+        creators::audit(view, revision, &mut broken)?;
         masters::audit(view, revision, &mut broken)?;
         changesources::audit(view, revision, &mut broken)?;
         Ok(broken)

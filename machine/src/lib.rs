@@ -7,8 +7,9 @@
 //! of a cluster applies the same entries in the same order, so every node holds the same rows.
 //!
 //! A request comes with the session it was made in, so that a retry finds the outcome of the first try
-//! ([`sessions`]). What a request does belongs to its connector: [`state`] (object state), [`masters`]
-//! (masters and their leases) and [`changesources`] (who owns a change source).
+//! ([`sessions`]). What a request does belongs to its connector: [`state`] (object state) with [`creators`]
+//! (who may create a value), [`masters`] (masters and their leases) and [`changesources`] (who owns a change
+//! source).
 //!
 //! # Invariants
 //!
@@ -34,6 +35,7 @@
 //! | `table.rs`, `encoding.rs` | typed tables over the map; ordered keys, versioned values |
 //! | `sessions.rs` | exactly-once |
 //! | `state.rs`, `masters.rs`, `changesources.rs` | one connector each |
+//! | `creators.rs` | who may create a value, and who waits for that |
 //! | `events.rs` | what changes mean to those who watch |
 //! | `leases.rs` | the rows of leases, and when they lapse |
 //! | `claims.rs` | the rows of change sources: what gives and takes claims |
@@ -54,6 +56,7 @@
 mod admit;
 pub mod changesources;
 mod claims;
+pub mod creators;
 pub mod digest;
 mod encoding;
 mod entry;

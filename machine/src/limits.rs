@@ -28,6 +28,25 @@ pub const GROUP_MEMBERS_MAX: u64 = 256;
 /// whole.
 pub const GRANTS_PER_ENTRY_MAX: usize = 256;
 
+/// How long the right to create a value lasts without a renewal, if its caller does not say, in
+/// milliseconds: what the others wait for a creator that has died.
+pub const CREATE_TTL_MS_DEFAULT: u64 = 2000;
+/// Shortest such time, in milliseconds: below it, one lost packet ends the right.
+pub const CREATE_TTL_MS_MIN: u64 = 500;
+/// Longest such time, in milliseconds: a creator that takes longer renews its right.
+pub const CREATE_TTL_MS_MAX: u64 = 60_000;
+/// How long a caller waits for the right to create if it does not say, in milliseconds.
+pub const CREATE_WAIT_MS_DEFAULT: u64 = 60_000;
+/// Shortest such time, in milliseconds: below it, a caller is gone before it can be told.
+pub const CREATE_WAIT_MS_MIN: u64 = 10;
+/// Longest such time, in milliseconds (1 h): a caller that is gone must not stand in line for ever.
+pub const CREATE_WAIT_MS_MAX: u64 = 3_600_000;
+/// Most callers that stand in line to create one value: they all go in one step when it is written.
+pub const CREATORS_PER_ITEM_MAX: u64 = 1000;
+/// How many places in such lines one entry clears away because their time is over; one line more, if those
+/// at its head are over together.
+pub const CREATORS_EXPIRED_PER_ENTRY_MAX: u64 = 256;
+
 /// How long a session lives without use if its client does not say, in milliseconds (10 min).
 pub const SESSION_IDLE_MS_DEFAULT: u64 = 600_000;
 /// Shortest idle time of a session, in milliseconds: a call's deadline is at most half of it.

@@ -4,8 +4,8 @@
 //!
 //! The entry must be the one that comes next. Blank and membership entries move only the header. An entry
 //! with commands first moves the clock, then ends leases that are due (at most
-//! [`LEASES_ENDED_PER_ENTRY_MAX`], each with all its claims), then clears away expired sessions, then runs
-//! its requests in order. A request that comes upon a lease which is due, but was beyond the bound, has it
+//! [`LEASES_ENDED_PER_ENTRY_MAX`], each with all its claims), then rights to create (about
+//! [`CREATORS_EXPIRED_PER_ENTRY_MAX`]), then clears away expired sessions, then runs its requests in order. A request that comes upon a lease which is due, but was beyond the bound, has it
 //! ended first. After whatever ends a claim, freed change sources go to those who wait for them, again up to a
 //! bound. Each grant, each ended lease and each request is a step of its own: it is kept whole or not at all,
 //! and it raises the revision by one if it changed rows. The bookkeeping of sessions does not.
@@ -17,12 +17,14 @@
 
 use crate::fault::Fault;
 use crate::header::{self, Header, LogPosition};
-use crate::limits::{GRANTS_PER_ENTRY_MAX, LEASES_ENDED_PER_ENTRY_MAX};
+use crate::limits::{
+    CREATORS_EXPIRED_PER_ENTRY_MAX, GRANTS_PER_ENTRY_MAX, LEASES_ENDED_PER_ENTRY_MAX,
+};
 use crate::sessions::Standing;
 use crate::table::{Rows, Touched, Txn, View};
 use crate::{
     Bytes, Command, Entry, Origin, Refusal, Reply, Request, Response, changesources, claims,
-    leases, masters, queues, sessions, state,
+    creators, leases, masters, queues, sessions, state,
 };
 
 /// What an entry carries.
@@ -161,7 +163,7 @@ impl State {
         self.bytes
     }
 
-    /// When the next lease or session may lapse, by the cluster clock; at or before the present clock if
+    /// When the next lease, right to create or session may lapse, by the cluster clock; at or before the present clock if
     /// one has lapsed and is yet to be cleared away, or if a freed change source is yet to be granted. The
     /// leader proposes a tick when that time comes.
     pub fn next_deadline_ms(&self) -> Option<u64> {
@@ -170,13 +172,17 @@ impl State {
             return Some(0);
         }
         let lease = leases::first_deadline(self.view()).unwrap_or(Some((0, 0)));
+        let creator = creators::first_deadline(self.view()).unwrap_or(Some((0, 0)));
         let session = sessions::first_check_ms(self.view()).unwrap_or(Some(0));
-        lease.map(|(deadline_ms, _)| deadline_ms).into_iter().chain(session).min()
+        let deadlines = lease.into_iter().chain(creator).map(|(deadline_ms, _)| deadline_ms);
+        deadlines.chain(session).min()
     }
 
-    /// Whether there is a lease, so that a leader has to keep the clock going.
+    /// Whether there is a lease, or somebody has the right to create, so that a leader has to keep the
+    /// clock going.
     pub fn has_lease(&self) -> bool {
         leases::first_deadline(self.view()).is_ok_and(|first| first.is_some())
+            || creators::first_deadline(self.view()).is_ok_and(|first| first.is_some())
     }
 
     /// The outcome that a session keeps for a write. None if there is none, or none that can be read.
@@ -210,6 +216,15 @@ impl State {
             let Some(lease) = masters::first_lapsed(self.view())? else { break };
             self.unrefused_step(entry.wall_ms, Kind::Write, changes, |txn| {
                 masters::expire(txn, lease)
+            })?;
+        }
+        let mut expired = 0;
+        while expired < CREATORS_EXPIRED_PER_ENTRY_MAX
+            && let Some(first) = creators::first_lapsed(self.view())?
+        {
+            self.unrefused_step(entry.wall_ms, Kind::Write, changes, |txn| {
+                expired += creators::expire(txn, first)?;
+                Ok(())
             })?;
         }
         self.unrefused_step(entry.wall_ms, Kind::Bookkeeping, changes, sessions::expire)?;
@@ -296,7 +311,8 @@ impl State {
             Command::Session(_)
             | Command::State(_)
             | Command::Masters(_)
-            | Command::ChangeSources(_) => Kind::Write,
+            | Command::ChangeSources(_)
+            | Command::Creators(_) => Kind::Write,
         };
         let outcome = self.step(wall_ms, kind, changes, |txn| match &request.command {
             Command::Session(command) => sessions::apply(txn, command).map(Reply::Session),
@@ -305,6 +321,7 @@ impl State {
             Command::ChangeSources(command) => {
                 changesources::apply(txn, command).map(Reply::ChangeSources)
             }
+            Command::Creators(command) => creators::apply(txn, command).map(Reply::Creators),
         })?;
         Ok(self.respond(outcome))
     }
@@ -316,7 +333,7 @@ impl State {
     fn lapsed_in_the_way(&self, command: &Command) -> Result<Option<u64>, Fault> {
         let view = self.view();
         match command {
-            Command::Session(_) | Command::State(_) => Ok(None),
+            Command::Session(_) | Command::State(_) | Command::Creators(_) => Ok(None),
             Command::Masters(_) | Command::ChangeSources(_)
                 if masters::first_lapsed(view)?.is_none() =>
             {

@@ -6,6 +6,8 @@
 //!
 //! Refusals are stored with sessions: variants and fields are only ever added at the end.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -188,6 +190,32 @@ pub enum Refusal {
         /// How many there may be.
         allowed: u64,
     },
+    /// A number is too small or too large.
+    #[error("{field} is {actual}; {min} to {max} are allowed")]
+    OutOfBounds {
+        /// Which one.
+        field: Field,
+        /// What was asked for.
+        actual: u64,
+        /// The smallest.
+        min: u64,
+        /// The largest.
+        max: u64,
+    },
+    /// As many stand in line to create the value as may.
+    #[error("the line to create the value has {actual} callers, {allowed} are allowed")]
+    TooManyCreators {
+        /// How many do.
+        actual: u64,
+        /// How many may.
+        allowed: u64,
+    },
+    /// The caller does not have the right to create the value, nor waits for it.
+    #[error("token {token} has no right to create the value any more; ask for it again")]
+    CreationLost {
+        /// The token that was given as proof.
+        token: u64,
+    },
 }
 
 /// What kind of no a refusal is; decides the status that a caller sees.
@@ -220,6 +248,10 @@ pub enum Field {
     ChangeSourceId,
     /// The name of a group of change sources.
     Group,
+    /// How long something lasts without a renewal.
+    TtlMs,
+    /// How long a caller waits.
+    WaitMs,
 }
 
 impl Field {
@@ -233,6 +265,8 @@ impl Field {
             Field::MasterId => "master_id",
             Field::ChangeSourceId => "changesource_id",
             Field::Group => "group",
+            Field::TtlMs => "ttl_ms",
+            Field::WaitMs => "wait_ms",
         }
     }
 }
@@ -268,6 +302,9 @@ impl Refusal {
             Refusal::TooManyPlaces { .. } => "TOO_MANY_PLACES",
             Refusal::ChangeSourceInUse { .. } => "CHANGE_SOURCE_IN_USE",
             Refusal::TooManyMembers { .. } => "TOO_MANY_MEMBERS",
+            Refusal::OutOfBounds { .. } => "OUT_OF_BOUNDS",
+            Refusal::TooManyCreators { .. } => "TOO_MANY_CREATORS",
+            Refusal::CreationLost { .. } => "CREATION_LOST",
         }
     }
 
@@ -280,7 +317,8 @@ impl Refusal {
             | Refusal::ValueTooLarge { .. }
             | Refusal::BadId { .. }
             | Refusal::BadTtl { .. }
-            | Refusal::BadIdle { .. } => RefusalKind::InvalidArgument,
+            | Refusal::BadIdle { .. }
+            | Refusal::OutOfBounds { .. } => RefusalKind::InvalidArgument,
             Refusal::UnknownObject { .. }
             | Refusal::UnknownMaster { .. }
             | Refusal::UnknownChangeSource { .. } => RefusalKind::NotFound,
@@ -288,84 +326,67 @@ impl Refusal {
             | Refusal::StaleSeq { .. }
             | Refusal::LeaseLost { .. }
             | Refusal::StaleFence { .. }
-            | Refusal::ChangeSourceInUse { .. } => RefusalKind::FailedPrecondition,
+            | Refusal::ChangeSourceInUse { .. }
+            | Refusal::CreationLost { .. } => RefusalKind::FailedPrecondition,
             Refusal::TooManyUndecided { .. }
             | Refusal::TooManySessions { .. }
             | Refusal::TooManyClaims { .. }
             | Refusal::TooManyWaiters { .. }
             | Refusal::TooManyPlaces { .. }
-            | Refusal::TooManyMembers { .. } => RefusalKind::ResourceExhausted,
+            | Refusal::TooManyMembers { .. }
+            | Refusal::TooManyCreators { .. } => RefusalKind::ResourceExhausted,
         }
     }
 
     /// What it is about, by name, for programs that show or compare it.
     pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let of = |name, value: &dyn ToString| (name, value.to_string());
+        let size = |actual: &u64, allowed: &u64| [of("actual", actual), of("allowed", allowed)];
+        let bounds = |field: &dyn ToString, actual: &u64, min: &u64, max: &u64| {
+            vec![of("field", field), of("actual", actual), of("min", min), of("max", max)]
+        };
+        let with = |first, rest: [_; 2]| [first].into_iter().chain(rest).collect();
         match self {
             Refusal::SessionRequired => vec![],
-            Refusal::SessionExpired { session } => vec![("session_id", session.to_string())],
+            Refusal::SessionExpired { session } => vec![of("session_id", session)],
             Refusal::StaleSeq { seq, first_incomplete } => {
-                vec![("seq", seq.to_string()), ("first_incomplete", first_incomplete.to_string())]
+                vec![of("seq", seq), of("first_incomplete", first_incomplete)]
             }
-            Refusal::TooManyUndecided { session, actual, allowed } => vec![
-                ("session_id", session.to_string()),
-                ("actual", actual.to_string()),
-                ("allowed", allowed.to_string()),
-            ],
-            Refusal::TooManySessions { actual, allowed } => {
-                vec![("actual", actual.to_string()), ("allowed", allowed.to_string())]
+            Refusal::TooManyUndecided { session, actual, allowed } => {
+                with(of("session_id", session), size(actual, allowed))
             }
-            Refusal::ValueTooLarge { actual, allowed } => vec![
-                ("field", "value".to_owned()),
-                ("actual", actual.to_string()),
-                ("allowed", allowed.to_string()),
-            ],
-            Refusal::NameEmpty { field } => vec![("field", field.to_string())],
-            Refusal::NameTooLong { field, actual, allowed } => vec![
-                ("field", field.to_string()),
-                ("actual", actual.to_string()),
-                ("allowed", allowed.to_string()),
-            ],
-            Refusal::BadId { field, value } => {
-                vec![("field", field.to_string()), ("value", value.to_string())]
+            Refusal::TooManySessions { actual, allowed }
+            | Refusal::TooManyCreators { actual, allowed } => size(actual, allowed).into(),
+            Refusal::ValueTooLarge { actual, allowed } => {
+                with(of("field", &"value"), size(actual, allowed))
             }
-            Refusal::BadTtl { actual, min, max } => vec![
-                ("field", "ttl_ms".to_owned()),
-                ("actual", actual.to_string()),
-                ("min", min.to_string()),
-                ("max", max.to_string()),
-            ],
-            Refusal::BadIdle { actual, min, max } => vec![
-                ("field", "idle_ms".to_owned()),
-                ("actual", actual.to_string()),
-                ("min", min.to_string()),
-                ("max", max.to_string()),
-            ],
-            Refusal::UnknownObject { id } => vec![("object_id", id.to_string())],
-            Refusal::UnknownMaster { id } => vec![("master_id", id.to_string())],
+            Refusal::NameEmpty { field } => vec![of("field", field)],
+            Refusal::NameTooLong { field, actual, allowed } => {
+                with(of("field", field), size(actual, allowed))
+            }
+            Refusal::BadId { field, value } => vec![of("field", field), of("value", value)],
+            Refusal::BadTtl { actual, min, max } => bounds(&"ttl_ms", actual, min, max),
+            Refusal::BadIdle { actual, min, max } => bounds(&"idle_ms", actual, min, max),
+            Refusal::UnknownObject { id } => vec![of("object_id", id)],
+            Refusal::UnknownMaster { id } => vec![of("master_id", id)],
             Refusal::UnknownChangeSource { id }
-            | Refusal::ChangeSourceInUse { changesource: id } => {
-                vec![("changesource_id", id.to_string())]
-            }
-            Refusal::LeaseLost { lease } => vec![("lease_id", lease.to_string())],
+            | Refusal::ChangeSourceInUse { changesource: id } => vec![of("changesource_id", id)],
+            Refusal::LeaseLost { lease } => vec![of("lease_id", lease)],
             Refusal::StaleFence { changesource, token } => {
-                vec![("changesource_id", changesource.to_string()), ("token", token.to_string())]
+                vec![of("changesource_id", changesource), of("token", token)]
             }
-            Refusal::TooManyClaims { master, actual, allowed } => vec![
-                ("master_id", master.to_string()),
-                ("actual", actual.to_string()),
-                ("allowed", allowed.to_string()),
-            ],
+            Refusal::TooManyClaims { master, actual, allowed } => {
+                with(of("master_id", master), size(actual, allowed))
+            }
             Refusal::TooManyWaiters { changesource, actual, allowed }
-            | Refusal::TooManyMembers { changesource, actual, allowed } => vec![
-                ("changesource_id", changesource.to_string()),
-                ("actual", actual.to_string()),
-                ("allowed", allowed.to_string()),
-            ],
-            Refusal::TooManyPlaces { lease, actual, allowed } => vec![
-                ("lease_id", lease.to_string()),
-                ("actual", actual.to_string()),
-                ("allowed", allowed.to_string()),
-            ],
+            | Refusal::TooManyMembers { changesource, actual, allowed } => {
+                with(of("changesource_id", changesource), size(actual, allowed))
+            }
+            Refusal::TooManyPlaces { lease, actual, allowed } => {
+                with(of("lease_id", lease), size(actual, allowed))
+            }
+            Refusal::OutOfBounds { field, actual, min, max } => bounds(field, actual, min, max),
+            Refusal::CreationLost { token } => vec![of("token", token)],
         }
     }
 }
@@ -383,6 +404,19 @@ pub(crate) fn check_name(field: Field, name: &str) -> Result<(), Refusal> {
 /// Refuses an id that no counter gives out.
 pub(crate) fn check_id(field: Field, value: i64) -> Result<(), Refusal> {
     if value > 0 { Ok(()) } else { Err(Refusal::BadId { field, value }) }
+}
+
+/// Refuses a number that is out of its bounds.
+pub(crate) fn check_bounds(
+    field: Field,
+    actual: u64,
+    allowed: RangeInclusive<u64>,
+) -> Result<(), Refusal> {
+    let (min, max) = allowed.into_inner();
+    match (min..=max).contains(&actual) {
+        true => Ok(()),
+        false => Err(Refusal::OutOfBounds { field, actual, min, max }),
+    }
 }
 
 #[cfg(test)]
@@ -415,6 +449,9 @@ mod tests {
             Refusal::TooManyPlaces { lease: 5, actual, allowed },
             Refusal::ChangeSourceInUse { changesource: 6 },
             Refusal::TooManyMembers { changesource: 6, actual, allowed },
+            Refusal::OutOfBounds { field: Field::WaitMs, actual, min, max },
+            Refusal::TooManyCreators { actual, allowed },
+            Refusal::CreationLost { token: 5 },
         ]
     }
 
@@ -443,6 +480,9 @@ mod tests {
             "01010112050908",
             "010101130c",
             "010101140c0908",
+            "0101011508090207",
+            "010101160908",
+            "0101011705",
         ];
         for (refusal, expected) in all().into_iter().zip(expected) {
             let response = Response { revision: 1, outcome: Err(refusal) };

@@ -13,12 +13,14 @@
 //! - The same pair always gives the same id; ids are positive and never given to another object.
 //! - Of all creates of one item, one is told that it created it, until the item is deleted.
 //! - A set that begins after another was acknowledged never loses to it; a session never races with itself.
-//! - A write with a fence changes nothing once the claim it names has moved on.
+//! - A write with a fence changes nothing once the claim it names has moved on; a create with a token creates
+//!   nothing unless the token has the right to.
 //! - A value equal to the present one changes no row and no revision.
 //!
 //! # What it leaves out
 //!
-//! It does not parse values. Objects cannot be deleted. Running `create` only once (exclusive) is not here.
+//! It does not parse values. Objects cannot be deleted. Who may create a value where only one is to do so is
+//! in [`creators`](crate::creators).
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +30,7 @@ use crate::fault::Fault;
 use crate::machine::Stop;
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, Value, View};
-use crate::{Bytes, Refusal, State, limits};
+use crate::{Bytes, Refusal, State, creators, limits};
 
 /// Objects by namespace and id.
 const OBJECTS: Table<(String, i64), Named> = Table::new(0x20, "object");
@@ -108,6 +110,8 @@ pub enum Command {
         value: Bytes,
         /// Refused once this claim has moved on.
         fence: Option<Fence>,
+        /// Refused, if there is no value, unless this token has the right to create it.
+        token: Option<u64>,
     },
     /// Removes a value.
     Delete {
@@ -178,7 +182,7 @@ impl Command {
             Command::Set { namespace, object, name, .. }
             | Command::Create { namespace, object, name, .. }
             | Command::Delete { namespace, object, name, .. } => {
-                Some(ITEMS.key((namespace.as_str(), *object, name.as_str())))
+                Some(item_key((namespace, *object, name)))
             }
         }
     }
@@ -220,9 +224,9 @@ fn check_item(object: i64, name: &str, fence: Option<Fence>) -> Result<(), Refus
 
 /// Carries out a command of a session.
 pub(crate) fn apply(txn: &mut Txn<'_>, session: u64, command: &Command) -> Result<Reply, Stop> {
-    let other_revision = match judge(txn.view(), session, command)? {
+    let (other_revision, is_absent) = match judge(txn.view(), session, command)? {
         Verdict::Stands(reply) => return Ok(reply),
-        Verdict::Change { other_revision } => other_revision,
+        Verdict::Change { other_revision, is_absent } => (other_revision, is_absent),
     };
     let (writer, mod_revision) = (session, txn.revision);
     match command {
@@ -237,11 +241,15 @@ pub(crate) fn apply(txn: &mut Txn<'_>, session: u64, command: &Command) -> Resul
         Command::Set { namespace, object, name, value, .. } => {
             let item = Item { mod_revision, writer, other_revision, value };
             ITEMS.put(txn, (namespace.as_str(), *object, name.as_str()), &item)?;
+            if is_absent {
+                creators::dismiss(txn, (namespace, *object, name))?;
+            }
             Ok(Reply::Written { written: true, mod_revision, found: true, value: None })
         }
         Command::Create { namespace, object, name, value, .. } => {
             let item = Item { mod_revision, writer, other_revision, value };
             ITEMS.put(txn, (namespace.as_str(), *object, name.as_str()), &item)?;
+            creators::dismiss(txn, (namespace, *object, name))?;
             Ok(Reply::Created { created: true, mod_revision, value: None })
         }
         Command::Delete { namespace, object, name, .. } => {
@@ -258,6 +266,8 @@ pub(crate) enum Verdict {
     Change {
         /// The newest revision at which a session other than the caller's wrote the item; 0 if none did.
         other_revision: u64,
+        /// Whether there is no item.
+        is_absent: bool,
     },
 }
 
@@ -289,8 +299,11 @@ pub(crate) fn judge(view: View<'_>, session: u64, command: &Command) -> Result<V
             });
             (item, reply)
         }
-        Command::Create { namespace, object, name, fence, .. } => {
+        Command::Create { namespace, object, name, fence, token, .. } => {
             let item = item_to_write(view, (namespace, *object, name), *fence)?;
+            if let (None, Some(token)) = (&item, token) {
+                creators::check(view, (namespace, *object, name), *token)?;
+            }
             let reply = item.as_ref().map(|item| Reply::Created {
                 created: false,
                 mod_revision: item.mod_revision,
@@ -304,8 +317,9 @@ pub(crate) fn judge(view: View<'_>, session: u64, command: &Command) -> Result<V
             (item, reply)
         }
     };
+    let is_absent = item.is_none();
     let other_revision = item.map_or(0, |item| item.others_wrote(session));
-    Ok(reply.map_or(Verdict::Change { other_revision }, Verdict::Stands))
+    Ok(reply.map_or(Verdict::Change { other_revision, is_absent }, Verdict::Stands))
 }
 
 impl Item<'_> {
@@ -317,6 +331,21 @@ impl Item<'_> {
     fn value_for_reply(&self) -> Option<Bytes> {
         (self.value.len() <= limits::REPLY_VALUE_BYTES_MAX).then(|| self.value.into())
     }
+}
+
+/// The key of an item's row.
+pub(crate) fn item_key(item: (&str, i64, &str)) -> Vec<u8> {
+    ITEMS.key(item)
+}
+
+/// The revision of an item's value, and the value if a reply can carry it; None if there is none. Refused
+/// if there is no such object.
+pub(crate) fn standing(
+    view: View<'_>,
+    item: (&str, i64, &str),
+) -> Result<Option<(u64, Option<Bytes>)>, Stop> {
+    let item = item_to_write(view, item, None)?;
+    Ok(item.map(|item| (item.mod_revision, item.value_for_reply())))
 }
 
 /// The present item, once it is clear that the caller may write to it.
@@ -498,6 +527,17 @@ pub enum Event {
         /// The item's name.
         name: String,
     },
+    /// Another caller has the right to create a value, or nobody has.
+    CreatorChanged {
+        /// The object's namespace.
+        namespace: String,
+        /// The object.
+        object: i64,
+        /// The item's name.
+        name: String,
+        /// The caller's token.
+        token: Option<u64>,
+    },
 }
 
 impl Event {
@@ -505,7 +545,8 @@ impl Event {
         match self {
             Event::ObjectCreated { namespace, .. }
             | Event::Put { namespace, .. }
-            | Event::Deleted { namespace, .. } => namespace,
+            | Event::Deleted { namespace, .. }
+            | Event::CreatorChanged { namespace, .. } => namespace,
         }
     }
 }

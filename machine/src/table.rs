@@ -12,7 +12,7 @@
 //! - A row that ends up with the value it had is no change.
 //! - Changes come in the order of their keys.
 //! - Prefixes are never given to another table. In use: 0x00 header, 0x01 counters, 0x10–0x12 sessions,
-//!   0x20–0x22 state, 0x30–0x33 masters, 0x40–0x46 change sources. Removed: none.
+//!   0x20–0x22 state, 0x23–0x25 creators, 0x30–0x33 masters, 0x40–0x46 change sources. Removed: none.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

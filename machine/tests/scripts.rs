@@ -48,6 +48,11 @@ fn state() {
 }
 
 #[test]
+fn creators() {
+    run_area("creators");
+}
+
+#[test]
 fn masters() {
     run_area("masters");
 }

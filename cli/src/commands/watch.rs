@@ -85,7 +85,9 @@ fn path(event: &Event, names: &HashMap<i64, ObjectName>) -> String {
     };
     match event {
         Event::ObjectCreated { object: id, .. } => format!("state/{}", object(id)),
-        Event::StatePut { object: id, name, .. } | Event::StateDeleted { object: id, name } => {
+        Event::StatePut { object: id, name, .. }
+        | Event::StateDeleted { object: id, name }
+        | Event::CreatorChanged { object: id, name, .. } => {
             format!("state/{}/{name}", object(id))
         }
         Event::Master { name, .. } => format!("master/{name}"),
@@ -98,6 +100,8 @@ fn text(change: &Change, path: &str) -> String {
         Event::ObjectCreated { object, .. } => format!("created  id {object}"),
         Event::StatePut { value, .. } => format!("= {}", bytes_text(value)),
         Event::StateDeleted { .. } => "deleted".to_owned(),
+        Event::CreatorChanged { token: Some(token), .. } => format!("being created  token {token}"),
+        Event::CreatorChanged { token: None, .. } => "not being created".to_owned(),
         Event::Master { active: false, .. } => "inactive".to_owned(),
         Event::Master { lease, claims, .. } => {
             let lease = lease.map(|lease| format!("  lease {lease}")).unwrap_or_default();
@@ -123,6 +127,11 @@ fn json(change: &Change, path: &str) -> Value {
             json!({ "event": "put", "key": name, "value": bytes_json(value) })
         }
         Event::StateDeleted { name, .. } => json!({ "event": "deleted", "key": name }),
+        Event::CreatorChanged { name, token, .. } => json!({
+            "event": "creator",
+            "key": name,
+            "token": token.map(|token| token.to_string()),
+        }),
         Event::Master { id, active, lease, claims, .. } => json!({
             "event": "master",
             "id": id.to_string(),
@@ -176,6 +185,12 @@ mod tests {
             let (name, group) = ("git-main".to_owned(), group.map(str::to_owned));
             Event::ChangeSource { id: 3, name, owner, group }
         };
+        let creator = |token| Event::CreatorChanged { object: 1, name: name(), token };
+        assert_eq!(
+            lines(creator(Some(9))).0,
+            "12  state/cli/demo/greeting  being created  token 9"
+        );
+        assert_eq!(lines(creator(None)).0, "12  state/cli/demo/greeting  not being created");
         assert_eq!(
             lines(source(Some((2, 11)), None)).0,
             "12  changesource/git-main  owned by master 2  fence 11"

@@ -462,6 +462,9 @@ service! { v1::state_server::State {
     get_state_many(GetStateManyRequest) -> GetStateManyResponse;
     set_state(SetStateRequest) -> SetStateResponse;
     create_state(CreateStateRequest) -> CreateStateResponse;
+    ask_to_create(AskToCreateRequest) -> AskToCreateResponse;
+    keep_creating(KeepCreatingRequest) -> KeepCreatingResponse;
+    abandon_creating(AbandonCreatingRequest) -> AbandonCreatingResponse;
     delete_state(DeleteStateRequest) -> DeleteStateResponse;
     list_objects(ListObjectsRequest) -> ListObjectsResponse;
     list_state(ListStateRequest) -> ListStateResponse;

@@ -2,7 +2,8 @@
 
 use holdfast_machine::changesources::{self, Fence};
 use holdfast_machine::{
-    Applied, Bytes, Command, Entry, Origin, Reply, Request, State, limits, masters, sessions, state,
+    Applied, Bytes, Command, Entry, Origin, Reply, Request, State, creators, limits, masters,
+    sessions, state,
 };
 
 use crate::random::Random;
@@ -30,6 +31,8 @@ pub(crate) struct Generator {
     clock_ms: u64,
     leases: Vec<u64>,
     tokens: Vec<u64>,
+    /// Where somebody asked for the right to create, and under which token.
+    creations: Vec<(String, i64, String, u64)>,
     revisions: Vec<u64>,
     /// Whether so many leases lapse together that one entry cannot end them all.
     has_many_leases: bool,
@@ -43,6 +46,7 @@ impl Generator {
             clock_ms: 0,
             leases: vec![],
             tokens: vec![],
+            creations: vec![],
             revisions: vec![],
             has_many_leases,
         }
@@ -84,6 +88,21 @@ impl Generator {
                 Ok(Reply::Masters(masters::Reply::Lease { lease, .. })) => self.leases.push(*lease),
                 Ok(Reply::ChangeSources(changesources::Reply::Granted { token })) => {
                     self.tokens.push(*token);
+                }
+                Ok(Reply::Creators(
+                    creators::Reply::Creating { token, .. }
+                    | creators::Reply::Waiting { token, .. },
+                )) => {
+                    if let Command::Creators(creators::Command::Ask {
+                        namespace,
+                        object,
+                        name,
+                        ..
+                    }) = &request.command
+                    {
+                        let creation = (namespace.clone(), *object, name.clone(), *token);
+                        self.creations.push(creation);
+                    }
                 }
                 Ok(_) | Err(_) => {}
             }
@@ -152,16 +171,19 @@ impl Generator {
 
     fn command(&mut self) -> Command {
         let of_leases = if self.has_many_leases { 8 } else { 4 };
-        match self.random.below(8 + of_leases) {
+        match self.random.below(10 + of_leases) {
             0..4 => Command::State(self.state_command()),
             4..8 => Command::ChangeSources(self.changesource_command()),
+            8..10 => self.creation_command(),
             _ => Command::Masters(self.master_command()),
         }
     }
 
     fn state_command(&mut self) -> state::Command {
         let namespace = self.namespace();
-        let (object, name) = (self.id(), self.name("key", 3));
+        // Some write what others would create.
+        let kind = if self.random.one_in(6) { "created" } else { "key" };
+        let (object, name) = (self.id(), self.name(kind, 3));
         let (value, fence) = (self.value(), self.fence());
         match self.random.below(10) {
             0 | 1 => {
@@ -169,7 +191,7 @@ impl Generator {
                 state::Command::GetObjectId { namespace, name, class_name }
             }
             2 => state::Command::Delete { namespace, object, name, fence },
-            3 | 4 => state::Command::Create { namespace, object, name, value, fence },
+            3 | 4 => state::Command::Create { namespace, object, name, value, fence, token: None },
             _ => {
                 let if_revision = self.random.one_in(4).then(|| self.revision());
                 let noted_revision = self.random.one_in(3).then(|| self.revision());
@@ -185,6 +207,44 @@ impl Generator {
                     noted_revision,
                 }
             }
+        }
+    }
+
+    /// What those do who would create a value: ask, and then renew, give up or write it.
+    fn creation_command(&mut self) -> Command {
+        let late = self.creations.len().saturating_sub(8);
+        let known = self.random.pick(&self.creations[late..]).cloned();
+        let Some((namespace, object, name, token)) = known.filter(|_| !self.random.one_in(2))
+        else {
+            let (namespace, object, name) = (self.namespace(), self.id(), self.name("created", 3));
+            let ttl_ms = limits::CREATE_TTL_MS_MIN - 1 + self.random.below(1_000);
+            let wait_ms = self.random.below(2_000);
+            return Command::Creators(creators::Command::Ask {
+                namespace,
+                object,
+                name,
+                ttl_ms,
+                wait_ms,
+            });
+        };
+        match self.random.below(7) {
+            0 => Command::Creators(creators::Command::Abandon { namespace, object, name, token }),
+            1 | 2 => {
+                let (value, fence, token) = (self.value(), self.fence(), Some(token));
+                Command::State(state::Command::Create {
+                    namespace,
+                    object,
+                    name,
+                    value,
+                    fence,
+                    token,
+                })
+            }
+            3 => {
+                let fence = None;
+                Command::State(state::Command::Delete { namespace, object, name, fence })
+            }
+            _ => Command::Creators(creators::Command::Keep { namespace, object, name, token }),
         }
     }
 

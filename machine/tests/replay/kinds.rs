@@ -1,9 +1,9 @@
 //! The kinds of answers that random histories must come upon, to be worth their time.
 
-use holdfast_machine::{Reply, Response, changesources, masters, sessions, state};
+use holdfast_machine::{Reply, Response, changesources, creators, masters, sessions, state};
 
 /// All that the generator can reach.
-pub(crate) const ALL: [&str; 46] = [
+pub(crate) const ALL: [&str; 54] = [
     "opened",
     "kept",
     "closed",
@@ -37,6 +37,12 @@ pub(crate) const ALL: [&str; 46] = [
     "not waiting",
     "group set",
     "group not set",
+    "creating",
+    "creating again",
+    "waits to create",
+    "exists",
+    "abandoned",
+    "not abandoned",
     "SESSION_REQUIRED",
     "SESSION_EXPIRED",
     "STALE_SEQ",
@@ -50,6 +56,8 @@ pub(crate) const ALL: [&str; 46] = [
     "LEASE_LOST",
     "STALE_FENCE",
     "CHANGE_SOURCE_IN_USE",
+    "OUT_OF_BOUNDS",
+    "CREATION_LOST",
 ];
 
 /// Which of them a response is.
@@ -102,6 +110,16 @@ pub(crate) fn kind(response: &Response) -> &'static str {
             changesources::Reply::Stopped(false) => "not waiting",
             changesources::Reply::GroupSet(true) => "group set",
             changesources::Reply::GroupSet(false) => "group not set",
+        },
+        Ok(Reply::Creators(reply)) => match reply {
+            creators::Reply::Creating { token, .. } if *token < response.revision => {
+                "creating again"
+            }
+            creators::Reply::Creating { .. } => "creating",
+            creators::Reply::Waiting { .. } => "waits to create",
+            creators::Reply::Exists { .. } => "exists",
+            creators::Reply::Abandoned(true) => "abandoned",
+            creators::Reply::Abandoned(false) => "not abandoned",
         },
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_machine::changesources::ChangeSource;
 use holdfast_machine::{
     Applied, Bytes, Command, Entry, Refusal, Reply, Request, Response, State, changesources,
-    limits, masters, state,
+    creators, limits, masters, state,
 };
 
 const NAMESPACES: [&str; 2] = ["default", "other"];
@@ -21,6 +21,13 @@ struct Value {
     writes: Vec<(u64, u64)>,
 }
 
+/// A caller that would create a value.
+struct Caller {
+    token: u64,
+    ttl_ms: u64,
+    deadline_ms: u64,
+}
+
 #[derive(Default)]
 pub(crate) struct Model {
     /// The first outcome of each write.
@@ -34,17 +41,20 @@ pub(crate) struct Model {
     /// The group of each change source that is in one.
     groups: BTreeMap<Source, String>,
     items: BTreeMap<Item, Value>,
+    /// Who would create a value, in the order in which they came. The first one may.
+    creators: BTreeMap<Item, Vec<Caller>>,
     ids: BTreeMap<String, i64>,
     last_revision: u64,
 }
 
 impl Model {
     pub(crate) fn check(&mut self, entry: &Entry, applied: &Applied, state: &State) {
+        self.end_creations(state.header().clock_ms);
         for (request, response) in entry.requests.iter().zip(&applied.responses) {
             if self.is_first_outcome(request, response) {
                 assert!(response.revision >= self.last_revision, "revisions never fall");
                 self.last_revision = response.revision;
-                self.check_outcome(request, response);
+                self.check_outcome(request, response, state.header().clock_ms);
             }
             self.check_small(response);
             let bytes = request.encode().expect("requests are small").len();
@@ -54,6 +64,7 @@ impl Model {
         self.last_revision = state.header().revision;
         self.check_claims(state);
         self.check_items(state);
+        self.check_creators(state);
     }
 
     /// G4: whether the request was run now; if it was before, it must have been answered as then.
@@ -87,8 +98,11 @@ impl Model {
         assert_eq!(Response::decode(&bytes).as_ref(), Ok(response));
     }
 
-    fn check_outcome(&mut self, request: &Request, response: &Response) {
-        let Ok(reply) = &response.outcome else { return };
+    fn check_outcome(&mut self, request: &Request, response: &Response, clock_ms: u64) {
+        let reply = match &response.outcome {
+            Ok(reply) => reply,
+            Err(refusal) => return self.check_creation_lost(request, refusal),
+        };
         match (&request.command, reply) {
             (Command::State(command), Reply::State(reply)) => {
                 let session = request.origin.expect("writes have a session").session;
@@ -96,6 +110,9 @@ impl Model {
             }
             (Command::ChangeSources(command), Reply::ChangeSources(reply)) => {
                 self.check_grant(command, reply, response.revision);
+            }
+            (Command::Creators(command), Reply::Creators(reply)) => {
+                self.check_creation(command, reply, response.revision, clock_ms);
             }
             (Command::Masters(masters::Command::FindId { namespace, name }), reply) => {
                 let Reply::Masters(masters::Reply::Id(id)) = reply else { panic!("{reply:?}") };
@@ -150,12 +167,13 @@ impl Model {
                 assert_eq!(*mod_revision, self.mod_revision(&item));
             }
             (
-                state::Command::Create { namespace, object, name, value, .. },
+                state::Command::Create { namespace, object, name, value, token, .. },
                 state::Reply::Created { created, value: stands, mod_revision },
             ) => {
                 let item = (namespace.clone(), *object, name.clone());
                 assert_eq!(*created, !self.items.contains_key(&item), "{item:?}");
                 if *created {
+                    assert!(token.is_none_or(|token| self.creator(&item) == Some(token)), "S5");
                     self.write(&item, value, write);
                 } else {
                     self.check_standing(&item, stands.as_ref());
@@ -197,6 +215,113 @@ impl Model {
         if present.writes.is_empty() || present.value != *value {
             present.value = value.clone();
             present.writes.push(write);
+        }
+        self.creators.remove(item);
+    }
+
+    /// S5: whose time is over goes, and the next one has the right from here on.
+    fn end_creations(&mut self, clock_ms: u64) {
+        for callers in self.creators.values_mut() {
+            let before = callers.first().map(|first| first.token);
+            callers.retain(|caller| caller.deadline_ms > clock_ms);
+            Model::pass_on(before, callers, clock_ms);
+        }
+    }
+
+    fn pass_on(before: Option<u64>, callers: &mut [Caller], clock_ms: u64) {
+        if let Some(first) = callers.first_mut().filter(|first| Some(first.token) != before) {
+            first.deadline_ms = clock_ms + first.ttl_ms;
+        }
+    }
+
+    fn creator(&self, item: &Item) -> Option<u64> {
+        self.creators.get(item)?.first().map(|first| first.token)
+    }
+
+    /// S5: of those who would create a value, the first may; who comes later waits, and is told a value.
+    fn check_creation(
+        &mut self,
+        command: &creators::Command,
+        reply: &creators::Reply,
+        revision: u64,
+        clock_ms: u64,
+    ) {
+        let (creators::Command::Ask { namespace, object, name, .. }
+        | creators::Command::Keep { namespace, object, name, .. }
+        | creators::Command::Abandon { namespace, object, name, .. }) = command;
+        let item = (namespace.clone(), *object, name.clone());
+        if let creators::Reply::Exists { mod_revision, value } = reply {
+            assert_eq!(*mod_revision, self.mod_revision(&item));
+            return self.check_standing(&item, value.as_ref());
+        }
+        let is_abandoned = matches!(command, creators::Command::Abandon { .. });
+        assert!(is_abandoned || !self.items.contains_key(&item), "{command:?} answers {reply:?}");
+        let callers = self.creators.entry(item).or_default();
+        let place = |token: u64| callers.iter().position(|caller| caller.token == token);
+        match (command, reply) {
+            (creators::Command::Ask { ttl_ms, .. }, creators::Reply::Creating { token, .. }) => {
+                assert!(callers.is_empty() && *token == revision, "{token} is not alone");
+                let (ttl_ms, deadline_ms) = (*ttl_ms, clock_ms + ttl_ms);
+                callers.push(Caller { token: *token, ttl_ms, deadline_ms });
+            }
+            (
+                creators::Command::Ask { ttl_ms, wait_ms, .. },
+                creators::Reply::Waiting { token, ahead },
+            ) => {
+                assert_eq!((*token, *ahead), (revision, callers.len() as u64));
+                let (ttl_ms, deadline_ms) = (*ttl_ms, clock_ms + wait_ms);
+                callers.push(Caller { token: *token, ttl_ms, deadline_ms });
+            }
+            (creators::Command::Keep { token, .. }, creators::Reply::Creating { .. }) => {
+                assert_eq!(place(*token), Some(0));
+                callers[0].deadline_ms = clock_ms + callers[0].ttl_ms;
+            }
+            (creators::Command::Keep { token, .. }, creators::Reply::Waiting { ahead, .. }) => {
+                assert!(*ahead > 0 && place(*token).map(|place| place as u64) == Some(*ahead));
+            }
+            (creators::Command::Abandon { token, .. }, creators::Reply::Abandoned(did)) => {
+                let before = callers.first().map(|first| first.token);
+                assert_eq!(place(*token).is_some(), *did, "{command:?}");
+                callers.retain(|caller| caller.token != *token);
+                Model::pass_on(before, callers, clock_ms);
+            }
+            (command, reply) => panic!("{command:?} answers {reply:?}"),
+        }
+    }
+
+    /// S5: only who may not create is told so.
+    fn check_creation_lost(&self, request: &Request, refusal: &Refusal) {
+        let Refusal::CreationLost { token } = refusal else { return };
+        let (may_wait, item) =
+            if let Command::State(state::Command::Create { namespace, object, name, .. }) =
+                &request.command
+            {
+                (true, (namespace.clone(), *object, name.clone()))
+            } else if let Command::Creators(creators::Command::Keep {
+                namespace,
+                object,
+                name,
+                ..
+            }) = &request.command
+            {
+                (false, (namespace.clone(), *object, name.clone()))
+            } else {
+                panic!("{request:?} is refused: {refusal}")
+            };
+        assert!(!self.items.contains_key(&item), "there is a value");
+        assert_ne!(self.creator(&item), Some(*token), "{refusal}");
+        let callers = self.creators.get(&item).map_or(&[][..], Vec::as_slice);
+        let waits = callers.iter().any(|caller| caller.token == *token);
+        assert!(may_wait || !waits, "{refusal}");
+    }
+
+    /// S5: the queues are the same.
+    fn check_creators(&mut self, state: &State) {
+        self.creators.retain(|_, callers| !callers.is_empty());
+        for ((namespace, object, name), callers) in &self.creators {
+            let found = creators::callers(state, namespace, *object, name).expect("no fault");
+            let tokens: Vec<u64> = callers.iter().map(|caller| caller.token).collect();
+            assert_eq!(found, tokens, "{namespace}/{object}/{name}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use goldenscript::Argument;
 use holdfast_machine::changesources::{self, Fence};
-use holdfast_machine::{Command, limits, masters, sessions, state};
+use holdfast_machine::{Command, creators, limits, masters, sessions, state};
 
 use super::Result;
 
@@ -87,6 +87,7 @@ pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> 
             session: args.number("session")?.unwrap_or(session),
         }),
         "object" | "set" | "create" | "delete" => Command::State(object_state(name, args)?),
+        "ask" | "keep_creating" | "abandon" => Command::Creators(creation(name, args)?),
         "master" => Command::Masters(masters::Command::FindId { namespace, name: args.text(0)? }),
         "set_active" => Command::Masters(masters::Command::SetState {
             namespace,
@@ -155,7 +156,8 @@ fn object_state(name: &str, args: &Args) -> Result<state::Command> {
     }
     let value = args.at(2)?.as_bytes().into();
     if name == "create" {
-        return Ok(state::Command::Create { namespace, object, name: key, value, fence });
+        let token = args.number("token")?;
+        return Ok(state::Command::Create { namespace, object, name: key, value, fence, token });
     }
     let (if_revision, noted_revision) = (args.number("if")?, args.number("note")?);
     Ok(state::Command::Set {
@@ -166,6 +168,23 @@ fn object_state(name: &str, args: &Args) -> Result<state::Command> {
         if_revision,
         fence,
         noted_revision,
+    })
+}
+
+fn creation(name: &str, args: &Args) -> Result<creators::Command> {
+    let (namespace, object, key) = (args.namespace(), args.parse(0)?, args.text(1)?);
+    Ok(match name {
+        "ask" => creators::Command::Ask {
+            namespace,
+            object,
+            name: key,
+            ttl_ms: args.number("ttl")?.unwrap_or(limits::CREATE_TTL_MS_DEFAULT),
+            wait_ms: args.number("wait")?.unwrap_or(limits::CREATE_WAIT_MS_DEFAULT),
+        },
+        "keep_creating" => {
+            creators::Command::Keep { namespace, object, name: key, token: args.parse(2)? }
+        }
+        _ => creators::Command::Abandon { namespace, object, name: key, token: args.parse(2)? },
     })
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use holdfast_machine::{
-    Bytes, Change, Command, Reply, Request, Response, State, changesources, inspect, masters, state,
+    Bytes, Change, Command, Reply, Request, Response, State, changesources, creators, inspect,
+    masters, state,
 };
 
 use super::{Result, parse};
@@ -63,6 +64,10 @@ pub(super) fn response(response: &Response) -> String {
         Ok(Reply::State(reply)) => state_reply(reply),
         Ok(Reply::Masters(reply)) => format!("{reply:?}"),
         Ok(Reply::ChangeSources(reply)) => format!("{reply:?}"),
+        Ok(Reply::Creators(creators::Reply::Exists { mod_revision, value })) => {
+            format!("Exists {{ mod_revision: {mod_revision}, value: {} }}", value_or_none(value))
+        }
+        Ok(Reply::Creators(reply)) => format!("{reply:?}"),
         Err(refusal) => format!("refused {}: {refusal}", refusal.reason()),
     };
     format!("{} {outcome}", response.revision)
@@ -79,21 +84,21 @@ pub(super) fn note(request: &Request) -> String {
 }
 
 fn state_reply(reply: &state::Reply) -> String {
-    let text = |value: &Option<Bytes>| match value {
-        None => "none".to_owned(),
-        Some(value) => value_text(value),
-    };
     match reply {
         state::Reply::ObjectId(_) | state::Reply::Deleted(_) => format!("{reply:?}"),
         state::Reply::Written { written, mod_revision, found, value } => format!(
             "Written {{ written: {written}, mod_revision: {mod_revision}, found: {found}, value: {} }}",
-            text(value)
+            value_or_none(value)
         ),
         state::Reply::Created { created, mod_revision, value } => format!(
             "Created {{ created: {created}, mod_revision: {mod_revision}, value: {} }}",
-            text(value)
+            value_or_none(value)
         ),
     }
+}
+
+fn value_or_none(value: &Option<Bytes>) -> String {
+    value.as_ref().map_or("none".to_owned(), |value| value_text(value))
 }
 
 fn value_text(value: &[u8]) -> String {
@@ -140,6 +145,10 @@ pub(super) fn query(state: &State, command: &goldenscript::Command) -> Result<Op
             let page = state::list_objects(state, &namespace, after, limit)?;
             page.items.iter().try_for_each(|object| writeln!(out, "{object:?}"))?;
             writeln!(out, "more: {}", page.more)?;
+        }
+        "creators" => {
+            let callers = creators::callers(state, &namespace, args.at(0)?.parse()?, args.at(1)?)?;
+            writeln!(out, "{callers:?}")?;
         }
         "masters" => {
             let masters = masters::list(state, &namespace)?;

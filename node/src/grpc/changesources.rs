@@ -73,7 +73,8 @@ impl Service for Calls {
             reply @ (Reply::Session(_)
             | Reply::State(_)
             | Reply::Masters(_)
-            | Reply::ChangeSources(_)) => return Err(foreign(&reply)),
+            | Reply::ChangeSources(_)
+            | Reply::Creators(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::SetChangeSourceMasterResponse { header: Some(header), outcome }))
@@ -127,7 +128,8 @@ impl Service for Calls {
             reply @ (Reply::Session(_)
             | Reply::State(_)
             | Reply::Masters(_)
-            | Reply::ChangeSources(_)) => return Err(foreign(&reply)),
+            | Reply::ChangeSources(_)
+            | Reply::Creators(_)) => return Err(foreign(&reply)),
         };
         Ok(Response::new(v1::ClaimResponse { header: Some(header), outcome: Some(outcome) }))
     }
@@ -169,7 +171,8 @@ impl Service for Calls {
             reply @ (Reply::Session(_)
             | Reply::State(_)
             | Reply::Masters(_)
-            | Reply::ChangeSources(_)) => return Err(foreign(&reply)),
+            | Reply::ChangeSources(_)
+            | Reply::Creators(_)) => return Err(foreign(&reply)),
         };
         Ok(Response::new(v1::AwaitClaimResponse { header: Some(header), outcome: Some(outcome) }))
     }

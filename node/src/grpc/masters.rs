@@ -123,7 +123,8 @@ impl Service for Calls {
             reply @ (Reply::Session(_)
             | Reply::State(_)
             | Reply::Masters(_)
-            | Reply::ChangeSources(_)) => return Err(foreign(&reply)),
+            | Reply::ChangeSources(_)
+            | Reply::Creators(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::OpenLeaseResponse { header: Some(header), outcome }))

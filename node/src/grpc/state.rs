@@ -2,7 +2,7 @@
 
 use holdfast_machine::changesources::Fence;
 use holdfast_machine::state::{self, Command};
-use holdfast_machine::{Command as Any, Refusal, Reply, State, limits};
+use holdfast_machine::{Command as Any, Refusal, Reply, State, creators, limits};
 use holdfast_proto::v1;
 use holdfast_proto::v1::state_server::State as Service;
 use tonic::metadata::MetadataMap;
@@ -41,6 +41,42 @@ impl Calls {
         let state = self.read(metadata, None).await?;
         let found = self.checked(state::get(&state, namespace, object, name))?;
         Ok(found.map_or((Vec::new(), false), |found| (found.value.to_vec(), true)))
+    }
+}
+
+/// How a caller stands that would create a value.
+enum Told {
+    Exists(v1::StateValue),
+    Creating(v1::Creating),
+    Waiting(v1::WaitingToCreate),
+}
+
+impl Calls {
+    /// Carries out a command that tells a caller how it stands.
+    async fn creation(
+        &self,
+        metadata: &MetadataMap,
+        context: Option<v1::WriteContext>,
+        key: (&str, i64, &str),
+        command: creators::Command,
+    ) -> Result<(Told, v1::ResponseHeader), Status> {
+        let Answered { reply, header } =
+            self.write(metadata, context, Any::Creators(command)).await?;
+        let Reply::Creators(reply) = reply else { return Err(foreign(&reply)) };
+        let told = match reply {
+            creators::Reply::Exists { mod_revision, value } => {
+                let (value, found) = self.read_again(metadata, key, value.as_ref()).await?;
+                Told::Exists(v1::StateValue { value, mod_revision, is_gone: !found })
+            }
+            creators::Reply::Creating { token, ttl_ms } => {
+                Told::Creating(v1::Creating { token, ttl_ms })
+            }
+            creators::Reply::Waiting { token, ahead } => {
+                Told::Waiting(v1::WaitingToCreate { token, ahead })
+            }
+            creators::Reply::Abandoned(_) => return Err(foreign(&Reply::Creators(reply))),
+        };
+        Ok((told, header))
     }
 }
 
@@ -162,6 +198,7 @@ impl Service for Calls {
             name: name.clone(),
             value: request.value.into(),
             fence: fence(request.fence),
+            token: request.token,
         });
         let Answered { reply, header } = self.write(&metadata, request.context, command).await?;
         let Reply::State(state::Reply::Created { created, mod_revision, value }) = reply else {
@@ -175,6 +212,74 @@ impl Service for Calls {
         };
         let header = Some(header);
         Ok(Response::new(v1::CreateStateResponse { header, created, value, mod_revision }))
+    }
+
+    async fn ask_to_create(
+        &self,
+        request: Request<v1::AskToCreateRequest>,
+    ) -> Result<Response<v1::AskToCreateResponse>, Status> {
+        use v1::ask_to_create_response::Outcome;
+        let (metadata, _, request) = request.into_parts();
+        let or = |asked: u64, default| if asked == 0 { default } else { asked };
+        let (namespace, object, name) =
+            (namespace(request.namespace), request.object_id, request.name);
+        let command = creators::Command::Ask {
+            namespace: namespace.clone(),
+            object,
+            name: name.clone(),
+            ttl_ms: or(request.ttl_ms, limits::CREATE_TTL_MS_DEFAULT),
+            wait_ms: or(request.wait_ms, limits::CREATE_WAIT_MS_DEFAULT),
+        };
+        let key = (namespace.as_str(), object, name.as_str());
+        let (told, header) = self.creation(&metadata, request.context, key, command).await?;
+        let outcome = Some(match told {
+            Told::Exists(value) => Outcome::Exists(value),
+            Told::Creating(creating) => Outcome::Creating(creating),
+            Told::Waiting(waiting) => Outcome::Waiting(waiting),
+        });
+        Ok(Response::new(v1::AskToCreateResponse { header: Some(header), outcome }))
+    }
+
+    async fn keep_creating(
+        &self,
+        request: Request<v1::KeepCreatingRequest>,
+    ) -> Result<Response<v1::KeepCreatingResponse>, Status> {
+        use v1::keep_creating_response::Outcome;
+        let (metadata, _, request) = request.into_parts();
+        let (namespace, object, name) =
+            (namespace(request.namespace), request.object_id, request.name);
+        let command = creators::Command::Keep {
+            namespace: namespace.clone(),
+            object,
+            name: name.clone(),
+            token: request.token,
+        };
+        let key = (namespace.as_str(), object, name.as_str());
+        let (told, header) = self.creation(&metadata, request.context, key, command).await?;
+        let outcome = Some(match told {
+            Told::Exists(value) => Outcome::Exists(value),
+            Told::Creating(creating) => Outcome::Creating(creating),
+            Told::Waiting(waiting) => Outcome::Waiting(waiting),
+        });
+        Ok(Response::new(v1::KeepCreatingResponse { header: Some(header), outcome }))
+    }
+
+    async fn abandon_creating(
+        &self,
+        request: Request<v1::AbandonCreatingRequest>,
+    ) -> Result<Response<v1::AbandonCreatingResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let command = Any::Creators(creators::Command::Abandon {
+            namespace: namespace(request.namespace),
+            object: request.object_id,
+            name: request.name,
+            token: request.token,
+        });
+        let Answered { reply, header } = self.write(&metadata, request.context, command).await?;
+        let Reply::Creators(creators::Reply::Abandoned(abandoned)) = reply else {
+            return Err(foreign(&reply));
+        };
+        Ok(Response::new(v1::AbandonCreatingResponse { header: Some(header), abandoned }))
     }
 
     async fn delete_state(

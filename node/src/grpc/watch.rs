@@ -252,7 +252,8 @@ impl Filter {
                 let (object, name) = match event {
                     state::Event::ObjectCreated { object, .. } => (*object, ""),
                     state::Event::Put { object, name, .. }
-                    | state::Event::Deleted { object, name, .. } => (*object, name.as_str()),
+                    | state::Event::Deleted { object, name, .. }
+                    | state::Event::CreatorChanged { object, name, .. } => (*object, name.as_str()),
                 };
                 is(filter.object_id, object) && name.starts_with(&filter.name_prefix)
             }
@@ -277,6 +278,10 @@ fn to_wire(revision: u64, event: &Event) -> v1::WatchEvent {
         }
         Event::State(state::Event::Deleted { object, name, .. }) => {
             Wire::StateDeleted(v1::StateDeleted { object_id: object, name })
+        }
+        Event::State(state::Event::CreatorChanged { object, name, token, .. }) => {
+            let token = token.unwrap_or(0);
+            Wire::CreatorChanged(v1::CreatorChanged { object_id: object, name, token })
         }
         Event::Master(masters::Event { id, name, active, lease, claims, .. }) => {
             let lease_id = lease.unwrap_or(0);
