@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::changesources::{Claimant, Reply};
 use crate::fault::Fault;
 use crate::machine::Stop;
+#[cfg(feature = "plant")]
+use crate::plant;
 use crate::table::{Table, Txn, Value, View};
 use crate::{Refusal, groups, limits, masters, queues};
 
@@ -123,6 +125,8 @@ pub(crate) fn grant(
     };
     masters::set_claims(txn, namespace, master, owner, claims)?;
     let token = txn.revision;
+    #[cfg(feature = "plant")]
+    let token = plant::token(token);
     for member in members {
         let record = existing(txn.view(), namespace, member)?;
         let record = Record { claim: Some(Claim { master, token }), ..record };

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::Refusal;
 use crate::fault::Fault;
 use crate::machine::Stop;
+#[cfg(feature = "plant")]
+use crate::plant::{self, Plant};
 use crate::table::{Table, Txn, Value, View};
 
 /// Leases by id.
@@ -62,6 +64,10 @@ impl Lease {
     }
 
     pub(crate) fn has_lapsed(&self, clock_ms: u64) -> bool {
+        #[cfg(feature = "plant")]
+        if plant::is(Plant::ExpireByPresence) {
+            return false;
+        }
         self.deadline_ms <= clock_ms
     }
 }

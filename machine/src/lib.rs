@@ -70,6 +70,8 @@ pub mod level;
 pub mod limits;
 mod machine;
 pub mod masters;
+#[cfg(feature = "plant")]
+pub mod plant;
 mod queues;
 mod refusal;
 pub mod sessions;

@@ -20,6 +20,8 @@ use crate::header::{self, Header, LogPosition};
 use crate::limits::{
     CREATORS_EXPIRED_PER_ENTRY_MAX, GRANTS_PER_ENTRY_MAX, LEASES_ENDED_PER_ENTRY_MAX,
 };
+#[cfg(feature = "plant")]
+use crate::plant::{self, Plant};
 use crate::sessions::Standing;
 use crate::table::{Rows, Touched, Txn, View};
 use crate::{
@@ -119,6 +121,10 @@ impl State {
             if *key == header::KEY {
                 stored = Some(Header::decode(&value)?);
             } else {
+                #[cfg(feature = "plant")]
+                if plant::is(Plant::SnapshotWithoutOutcomes) && sessions::is_outcome(&key) {
+                    continue;
+                }
                 state.header.digest.add(&key, &value);
                 state.bytes += row_bytes(&key, &value);
                 state.rows.insert(key, value);
@@ -126,6 +132,8 @@ impl State {
         }
         let stored = stored.ok_or(Fault::NoHeader)?;
         let computed = state.header.digest;
+        #[cfg(feature = "plant")]
+        let stored = plant::with_digest(stored, computed);
         if stored.digest != computed {
             return Err(Fault::DigestMismatch { stored: stored.digest, computed });
         }
@@ -211,6 +219,8 @@ impl State {
 
     fn apply_entry(&mut self, entry: &Entry, applied: &mut Applied) -> Result<(), Fault> {
         self.header.clock_ms = self.header.clock_ms.max(entry.clock_ms);
+        #[cfg(feature = "plant")]
+        plant::begin_entry(self.header.revision);
         let changes = &mut applied.changes;
         for _ in 0..LEASES_ENDED_PER_ENTRY_MAX {
             let Some(lease) = masters::first_lapsed(self.view())? else { break };
@@ -378,7 +388,10 @@ impl State {
             Err(Stop::Fault(fault)) => return Err(fault),
         };
         let mut changed = txn.finish().peekable();
-        if kind == Kind::Write && changed.peek().is_some() {
+        let raises = kind == Kind::Write && changed.peek().is_some();
+        #[cfg(feature = "plant")]
+        let raises = raises && plant::raises(self.header.revision);
+        if raises {
             self.header.revision += 1;
         }
         let revision = self.header.revision;

@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use crate::fault::Fault;
 use crate::leases::{self, Instance, Lease};
 use crate::machine::Stop;
+#[cfg(feature = "plant")]
+use crate::plant::{self, Plant};
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, Value, View};
 use crate::{Refusal, State, claims, limits, queues};
@@ -168,6 +170,10 @@ pub(crate) fn apply(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Stop>
             open_lease(txn, namespace, name, Instance(*instance), *ttl_ms)
         }
         Command::KeepAlive { namespace, lease: id } => {
+            #[cfg(feature = "plant")]
+            if plant::is(Plant::RenewEnded) && leases::live(txn.view(), namespace, *id).is_err() {
+                return Ok(Reply::Renewed { ttl_ms: limits::LEASE_TTL_MS_MIN });
+            }
             let lease = leases::live(txn.view(), namespace, *id)?;
             let ttl_ms = lease.ttl_ms;
             leases::renew(txn, *id, lease)?;
@@ -271,6 +277,8 @@ fn end_all(txn: &mut Txn<'_>, namespace: &str, master: i64) -> Result<(Record, u
 /// The lease that lapsed first, of those that still have their rows.
 pub(crate) fn first_lapsed(view: View<'_>) -> Result<Option<u64>, Fault> {
     let first = leases::first_deadline(view)?;
+    #[cfg(feature = "plant")]
+    let first = first.map(|(deadline_ms, lease)| (plant::cleared_at(deadline_ms), lease));
     Ok(first.filter(|(deadline_ms, _)| *deadline_ms <= view.clock_ms).map(|(_, lease)| lease))
 }
 

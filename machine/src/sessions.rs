@@ -307,6 +307,12 @@ pub(crate) fn expire(txn: &mut Txn<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whether a row is an outcome.
+#[cfg(feature = "plant")]
+pub(crate) fn is_outcome(key: &[u8]) -> bool {
+    OUTCOMES.has(key)
+}
+
 /// Spells a row of this file's tables.
 pub(crate) fn describe(key: &[u8], value: Option<&[u8]>) -> Option<Result<String, Fault>> {
     let of_session = SESSIONS.describe(key, value);

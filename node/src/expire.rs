@@ -6,13 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::leadership::{Epoch, Lead, Leader};
 use crate::propose::Proposer;
 use crate::raft::machine::Applied;
 use crate::raft::types::Raft;
-use crate::runtime;
+use crate::runtime::{self, watch};
 
 /// The longest time without an entry while a lease exists.
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +23,7 @@ pub(crate) async fn run(raft: Raft, applied: Arc<Applied>, mut lead: watch::Rece
         let leader = lead.borrow_and_update().leader.clone();
         match leader {
             Leader::Me(epoch) => {
-                tokio::select! {
+                runtime::select! {
                     () = tick(&raft, &applied, &epoch) => {}
                     changed = lead.changed() => if changed.is_err() { return },
                 }
@@ -45,7 +43,7 @@ async fn tick(raft: &Raft, applied: &Applied, epoch: &Epoch) {
     loop {
         applied_index.borrow_and_update();
         let wait = time_to_tick(applied, epoch);
-        tokio::select! {
+        runtime::select! {
             () = wait_for(wait) => {
                 Proposer::tick(raft, epoch).await;
                 runtime::sleep(TICK_PAUSE).await;

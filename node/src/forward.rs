@@ -3,7 +3,7 @@
 //! Invariant: a request whose stream broke after it was handed over is *unknown*, whatever the
 //! reason; only one that was never handed over is *not proposed*.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +12,11 @@ use holdfast_proto::peer;
 use holdfast_proto::peer::forward_response::Outcome;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::leadership::Leader;
+use crate::node::Node;
 use crate::propose::{Attempt, Failed, NotProposed};
 use crate::raft::network::{ForwardStream, Peers};
+use crate::raft::peer::PeerError;
 use crate::runtime::{self, Instant};
 
 /// How many requests wait to be handed over; one more is refused as overloaded.
@@ -79,7 +82,7 @@ struct Link {
     leader: u64,
     requests: mpsc::Sender<peer::ForwardRequest>,
     answers: ForwardStream,
-    owed: HashMap<u64, oneshot::Sender<Attempt>>,
+    owed: BTreeMap<u64, oneshot::Sender<Attempt>>,
 }
 
 async fn run(peers: Peers, mut queue: mpsc::Receiver<Outgoing>) {
@@ -88,7 +91,7 @@ async fn run(peers: Peers, mut queue: mpsc::Receiver<Outgoing>) {
     loop {
         let step = match &mut link {
             None => Step::Send(queue.recv().await),
-            Some(link) => tokio::select! {
+            Some(link) => runtime::select! {
                 outgoing = queue.recv() => Step::Send(outgoing),
                 answer = link.answers.next() => Step::Answer(answer),
             },
@@ -113,7 +116,7 @@ async fn run(peers: Peers, mut queue: mpsc::Receiver<Outgoing>) {
 
 enum Step {
     Send(Option<Outgoing>),
-    Answer(Result<peer::ForwardResponse, crate::raft::network::PeerError>),
+    Answer(Result<peer::ForwardResponse, PeerError>),
 }
 
 async fn send(peers: &Peers, link: &mut Option<Link>, id: u64, outgoing: Outgoing) {
@@ -146,7 +149,7 @@ async fn open(peers: &Peers, leader: u64) -> Result<Link, String> {
     let deadline = runtime::now() + OPEN_MAX;
     let answers =
         peers.forward(leader, on_stream, deadline).await.map_err(|error| error.to_string())?;
-    Ok(Link { leader, requests, answers, owed: HashMap::new() })
+    Ok(Link { leader, requests, answers, owed: BTreeMap::new() })
 }
 
 fn deliver(link: &mut Link, response: peer::ForwardResponse) {
@@ -175,8 +178,49 @@ fn break_off(link: Link, cause: &str) {
     }
 }
 
+impl Node {
+    /// The leader's side: proposes a forwarded request, if this node leads: one hop and no further.
+    pub(crate) async fn take_forwarded(
+        &self,
+        request: peer::ForwardRequest,
+    ) -> peer::ForwardResponse {
+        let deadline = runtime::now() + Duration::from_millis(request.timeout_ms);
+        let attempt = match Request::decode(&request.request) {
+            Ok(decoded) if matches!(self.lead.borrow().leader, Leader::Me(_)) => {
+                let proposed = self.proposer.propose(decoded);
+                let unknown = || Err(Failed::Unknown("no answer before the deadline".to_owned()));
+                runtime::until(deadline, proposed).await.unwrap_or_else(unknown)
+            }
+            Ok(_) => Err(Failed::NotProposed {
+                reason: NotProposed::NotLeader,
+                message: format!("n{} does not lead", self.peers.own().node_id),
+            }),
+            Err(error) => Err(Failed::NotProposed {
+                reason: NotProposed::Overloaded,
+                message: format!("the forwarded request: {error}"),
+            }),
+        };
+        peer::ForwardResponse { id: request.id, outcome: Some(outcome_to_wire(attempt)) }
+    }
+}
+
+fn outcome_to_wire(attempt: Attempt) -> Outcome {
+    match attempt {
+        Ok(response) => match response.encode() {
+            Ok(bytes) => Outcome::Response(Bytes::from(bytes)),
+            Err(error) => Outcome::Unknown(peer::Unknown { message: error.to_string() }),
+        },
+        Err(Failed::NotProposed { reason, message }) => Outcome::NotProposed(peer::NotProposed {
+            reason: reason_to_wire(reason).to_owned(),
+            message,
+            leader_id: 0,
+        }),
+        Err(Failed::Unknown(message)) => Outcome::Unknown(peer::Unknown { message }),
+    }
+}
+
 /// The stable word for a reason, as it travels between nodes.
-pub(crate) fn reason_to_wire(reason: NotProposed) -> &'static str {
+fn reason_to_wire(reason: NotProposed) -> &'static str {
     match reason {
         NotProposed::NotLeader => "NOT_LEADER",
         NotProposed::Overloaded => "OVERLOADED",

@@ -12,11 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::sync::watch;
 
 use crate::raft::machine::Applied;
 use crate::raft::types::Raft;
-use crate::runtime::{self, Instant, Pace};
+use crate::runtime::{self, Instant, Pace, watch};
 
 /// How often a node whose leader is silent looks whether it was heard again: a heartbeat.
 const SILENT_LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -62,12 +61,6 @@ impl Epoch {
     pub(crate) fn until(&self, clock_ms: u64) -> std::time::Duration {
         std::time::Duration::from_millis(clock_ms.saturating_sub(self.clock_ms()))
     }
-}
-
-/// Wall-clock time in milliseconds since 1970, for display only.
-pub(crate) fn wall_ms() -> u64 {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since_epoch.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Starts following raft; the receiver always holds the newest knowledge.
@@ -120,7 +113,7 @@ pub(crate) fn follow(
                     Learned::NotReady => drop(applied_index.changed().await),
                 }
             };
-            tokio::select! {
+            runtime::select! {
                 changed = metrics.changed() => if changed.is_err() { return },
                 () = look_again => {}
             }
@@ -158,7 +151,7 @@ fn lead_myself(before: &Lead, term: u64, applied: &Applied) -> Learned {
         term,
         clock_base_ms: state.header().clock_ms,
         since: runtime::now(),
-        since_unix_ms: wall_ms(),
+        since_unix_ms: runtime::wall_ms(),
     }))
 }
 

@@ -16,15 +16,23 @@
 //! sled appears only under `store`, openraft's traits only under `raft`, tonic only under `grpc`,
 //! `serve` and `raft::network`; nothing but `runtime` names the async runtime.
 
+#![cfg_attr(
+    feature = "sim",
+    allow(dead_code, unused_imports, reason = "much of a node is for sockets, which are left out")
+)]
+
 mod agree;
 mod alarm;
+mod assemble;
 pub mod config;
 mod expire;
 mod forward;
+#[cfg(not(feature = "sim"))]
 mod grpc;
 mod leadership;
 mod measures;
 mod members;
+#[cfg(not(feature = "sim"))]
 mod metrics;
 mod node;
 mod propose;
@@ -32,9 +40,16 @@ mod raft;
 mod read;
 mod readiness;
 mod runtime;
+#[cfg(not(feature = "sim"))]
 mod serve;
+#[cfg(feature = "sim")]
+pub mod sim;
+#[cfg(not(feature = "sim"))]
 pub mod store;
 mod trim;
 mod watch;
 
+#[cfg(not(feature = "sim"))]
 pub use serve::{Boxed, ServeError, serve};
+#[cfg(feature = "sim")]
+use sim::store;

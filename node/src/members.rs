@@ -11,12 +11,11 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
-use tokio::sync::watch;
 
 use crate::leadership::{Lead, Leader};
 use crate::node::Node;
 use crate::raft::types::{Member, Raft, TypeConfig};
-use crate::runtime::{self, Instant};
+use crate::runtime::{self, Instant, watch};
 
 /// A learner counts as caught up when it is at most this many entries behind.
 const CAUGHT_UP_ENTRIES: u64 = 1000;
@@ -288,7 +287,7 @@ pub(crate) async fn promote(node: Arc<Node>, mut lead: watch::Receiver<Lead>) {
         if waits {
             runtime::sleep(PROMOTE_EVERY).await;
         } else {
-            tokio::select! {
+            runtime::select! {
                 changed = lead.changed() => if changed.is_err() { return },
                 changed = metrics.changed() => if changed.is_err() { return },
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_machine::{Request, Response, State};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use crate::alarm::Alarms;
 use crate::config::Config;
@@ -18,10 +18,11 @@ use crate::leadership::{Lead, Leader};
 use crate::measures::Measures;
 use crate::propose::{Attempt, Failed, NotProposed, Proposer};
 use crate::raft::machine::Applied;
-use crate::raft::network::{Peers, SnapshotCounters};
+use crate::raft::network::Peers;
+use crate::raft::peer::SnapshotCounters;
 use crate::raft::types::Raft;
 use crate::read::{ReadFailed, Reads};
-use crate::runtime::{self, Instant, Pace};
+use crate::runtime::{self, Instant, Pace, watch};
 use crate::store::{DataDir, LogStore};
 
 /// How many calls are held at most while there is no leader; one more is refused as overloaded.
@@ -159,6 +160,18 @@ impl Node {
         state
     }
 
+    /// The term and index that a linearizable read at another node must see, or why this node cannot
+    /// tell.
+    pub(crate) async fn read_index(&self, deadline: Instant) -> Result<(u64, u64), &'static str> {
+        // Only a ready leader: before its first entry is applied it does not know what was
+        // committed before it.
+        let Leader::Me(epoch) = self.lead.borrow().leader.clone() else {
+            return Err("this node does not lead");
+        };
+        let index = self.reads.read_index(deadline).await;
+        Ok((epoch.term, index.ok_or("no quorum confirmed the lead")?))
+    }
+
     /// One transmission, at most until the deadline.
     async fn attempt(&self, request: &Request, deadline: Instant) -> Attempt {
         let mut lead = self.lead.clone();
@@ -166,11 +179,11 @@ impl Node {
         let attempt = async {
             match leader {
                 Leader::None => return self.hold(&mut lead, deadline).await,
-                Leader::Me(_) => tokio::select! {
+                Leader::Me(_) => runtime::select! {
                     attempt = self.proposer.propose(request.clone()) => attempt,
                     () = moved_on(&mut lead, term) => Err(left_behind()),
                 },
-                Leader::Other(id) => tokio::select! {
+                Leader::Other(id) => runtime::select! {
                     attempt = self.forwarder.forward(id, request, deadline) => attempt,
                     () = moved_on(&mut lead, term) => Err(left_behind()),
                 },

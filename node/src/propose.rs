@@ -17,16 +17,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+#[cfg(feature = "sim")]
+use holdfast_machine::plant::{self, Plant};
 use holdfast_machine::{Admission, Entry, Refusal, Request, Response, limits};
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::leadership::{self, Epoch, Lead, Leader};
+use crate::leadership::{Epoch, Lead, Leader};
 use crate::raft::machine::Applied;
 use crate::raft::types::{Batch, Raft};
 use crate::read::Reads;
-use crate::runtime;
+use crate::runtime::{self, watch};
 use crate::store::sync;
 
 /// How many requests wait for the proposer at most; one more is refused as overloaded. Enough for
@@ -125,11 +127,8 @@ impl Proposer {
 
     /// Proposes an entry without requests: time passes, what is due ends.
     pub(crate) async fn tick(raft: &Raft, epoch: &Epoch) {
-        let entry = Entry {
-            clock_ms: epoch.clock_ms(),
-            wall_ms: leadership::wall_ms(),
-            requests: Vec::new(),
-        };
+        let entry =
+            Entry { clock_ms: epoch.clock_ms(), wall_ms: runtime::wall_ms(), requests: Vec::new() };
         let bytes = Bytes::from(entry.encode().expect("an empty entry is far below the limit"));
         let (responder, outcome) = ProgressResponder::complete_only();
         let sent = raft.write(Batch(bytes)).with_leader(epoch.term).responder(responder).await;
@@ -204,6 +203,12 @@ impl Worker {
             // The caller has gone; whether it retries is its own affair.
             return;
         }
+        #[cfg(feature = "sim")]
+        if plant::is(Plant::ElideResent)
+            && let Some(origin) = &mut pending.request.origin
+        {
+            origin.resent = false;
+        }
         match self.applied.state().admit(&mut pending.request) {
             Admission::Refuse(refusal) => self.answer(pending.answer, Err(refusal)),
             Admission::AnswerNow(response) => {
@@ -265,7 +270,7 @@ impl Worker {
         let Open { requests, answers, keys, .. } = open;
         self.counters.entries.fetch_add(1, Ordering::Relaxed);
         self.counters.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
-        let entry = Entry { clock_ms: epoch.clock_ms(), wall_ms: leadership::wall_ms(), requests };
+        let entry = Entry { clock_ms: epoch.clock_ms(), wall_ms: runtime::wall_ms(), requests };
         let bytes = match entry.encode() {
             Ok(bytes) => Bytes::from(bytes),
             Err(error) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 
-use crate::raft::network::Transfers;
+use crate::raft::transfers::Transfers;
 use crate::raft::types::{LogId, Raft};
 use crate::runtime;
 use crate::store::LogStore;

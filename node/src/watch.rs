@@ -8,11 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::raft::history::Run;
 use crate::raft::machine::Applied;
-use crate::runtime;
+use crate::runtime::{self, watch};
 
 /// About how much one step hands out, in bytes: enough to make good use of a frame, and little
 /// enough that a thousand watchers that all are behind fit into memory.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use holdfast_machine::Request as MachineRequest;
 use holdfast_proto::peer;
 use holdfast_proto::peer::peer_server::{Peer, PeerServer};
 use openraft::raft::TransferLeaderRequest;
@@ -21,10 +20,8 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::forward::reason_to_wire;
 use crate::leadership::Leader;
 use crate::node::Node;
-use crate::propose::{Attempt, Failed, NotProposed};
 use crate::raft::convert;
 use crate::raft::network::{MESSAGE_BYTES_MAX, Received, keys};
 use crate::runtime;
@@ -116,43 +113,6 @@ impl PeerCalls {
             "copied-directory: n{id} is alive at {endpoint}; the caller runs on a copy of its \
              directory and must stop"
         )))
-    }
-
-    /// Proposes a forwarded request, if this node leads: one hop and no further.
-    async fn propose(node: &Node, request: peer::ForwardRequest) -> peer::ForwardResponse {
-        let deadline = runtime::now() + Duration::from_millis(request.timeout_ms);
-        let attempt = match MachineRequest::decode(&request.request) {
-            Ok(decoded) if matches!(node.lead.borrow().leader, Leader::Me(_)) => {
-                let proposed = node.proposer.propose(decoded);
-                let unknown = || Err(Failed::Unknown("no answer before the deadline".to_owned()));
-                runtime::until(deadline, proposed).await.unwrap_or_else(unknown)
-            }
-            Ok(_) => Err(Failed::NotProposed {
-                reason: NotProposed::NotLeader,
-                message: format!("n{} does not lead", node.peers.own().node_id),
-            }),
-            Err(error) => Err(Failed::NotProposed {
-                reason: NotProposed::Overloaded,
-                message: format!("the forwarded request: {error}"),
-            }),
-        };
-        peer::ForwardResponse { id: request.id, outcome: Some(outcome_to_wire(attempt)) }
-    }
-}
-
-fn outcome_to_wire(attempt: Attempt) -> peer::forward_response::Outcome {
-    use peer::forward_response::Outcome;
-    match attempt {
-        Ok(response) => match response.encode() {
-            Ok(bytes) => Outcome::Response(Bytes::from(bytes)),
-            Err(error) => Outcome::Unknown(peer::Unknown { message: error.to_string() }),
-        },
-        Err(Failed::NotProposed { reason, message }) => Outcome::NotProposed(peer::NotProposed {
-            reason: reason_to_wire(reason).to_owned(),
-            message,
-            leader_id: 0,
-        }),
-        Err(Failed::Unknown(message)) => Outcome::Unknown(peer::Unknown { message }),
     }
 }
 
@@ -281,7 +241,7 @@ impl Peer for PeerCalls {
             while let Ok(Some(request)) = requests.message().await {
                 let (node, answers) = (Arc::clone(&node), answers.clone());
                 runtime::spawn(async move {
-                    let response = PeerCalls::propose(&node, request).await;
+                    let response = node.take_forwarded(request).await;
                     // The follower is gone: it has told its callers that the outcome is unknown.
                     let _ = answers.send(Ok(response)).await;
                 });
@@ -295,15 +255,10 @@ impl Peer for PeerCalls {
         request: Request<peer::ReadIndexRequest>,
     ) -> Result<Response<peer::ReadIndexResponse>, Status> {
         self.check(request.metadata()).await?;
-        // Only a ready leader: before its first entry is applied it does not know what was
-        // committed before it.
-        let Leader::Me(epoch) = self.node.lead.borrow().leader.clone() else {
-            return Err(failed("this node does not lead"));
-        };
         let timeout = Duration::from_millis(request.get_ref().timeout_ms);
-        let index = self.node.reads.read_index(runtime::now() + timeout).await;
-        let index = index.ok_or_else(|| failed("no quorum confirmed the lead"))?;
-        let read_log_id = Some(peer::LogId { term: epoch.term, index });
+        let confirmed = self.node.read_index(runtime::now() + timeout).await;
+        let (term, index) = confirmed.map_err(failed)?;
+        let read_log_id = Some(peer::LogId { term, index });
         Ok(Response::new(peer::ReadIndexResponse { read_log_id }))
     }
 

@@ -18,14 +18,14 @@ use futures::{Stream, StreamExt as _};
 use holdfast_machine::{Change, Fault, LogPosition, Payload, State};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::codec;
 use super::history::{History, Run};
 use super::types::{
     Entry, LogId, Membership, Replies, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
-use crate::runtime;
+use crate::runtime::{self, watch};
 use crate::store::{Row, StateStore};
 
 /// How many ready entries are applied before their answers leave. Bounds the time for which the

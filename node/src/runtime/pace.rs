@@ -1,4 +1,4 @@
-//! openraft on tokio, without looking at its timers for nothing.
+//! openraft on the runtime, without looking at its timers for nothing.
 //!
 //! openraft wakes its core five times in a heartbeat, to see whether a heartbeat is due or an
 //! election. Those 100 wakes a second were most of what an idle node used. But a leader that has
@@ -15,13 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::{AsyncRuntime, Instant as _, OptionalSend};
-use openraft_rt_tokio::TokioRuntime;
 
-use super::{Instant, now};
+use super::{Base, Instant, now};
 
-type RaftInstant = <TokioRuntime as AsyncRuntime>::Instant;
+type RaftInstant = <Base as AsyncRuntime>::Instant;
 
-/// Tokio's timers are no finer; whoever sleeps for less is not the ticker.
+/// Timers are no finer; whoever sleeps for less is not the ticker.
 const FINEST: Duration = Duration::from_millis(1);
 
 tokio::task_local! {
@@ -88,23 +87,22 @@ impl Pace {
     }
 }
 
-/// Tokio, but for the sleep of a ticker that was started under a [`Pace`].
+/// The runtime, but for the sleep of a ticker that was started under a [`Pace`].
 #[derive(Debug)]
-pub(crate) struct Paced(TokioRuntime);
+pub(crate) struct Paced(Base);
 
 impl AsyncRuntime for Paced {
-    type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
-    type JoinHandle<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
-    type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
+    type JoinError = <Base as AsyncRuntime>::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = <Base as AsyncRuntime>::JoinHandle<T>;
+    type Sleep = <Base as AsyncRuntime>::Sleep;
     type Instant = RaftInstant;
-    type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
-    type Timeout<R, T: Future<Output = R> + OptionalSend> =
-        <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
-    type ThreadLocalRng = <TokioRuntime as AsyncRuntime>::ThreadLocalRng;
-    type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
-    type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
-    type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
+    type TimeoutError = <Base as AsyncRuntime>::TimeoutError;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = <Base as AsyncRuntime>::Timeout<R, T>;
+    type ThreadLocalRng = <Base as AsyncRuntime>::ThreadLocalRng;
+    type Mpsc = <Base as AsyncRuntime>::Mpsc;
+    type Watch = <Base as AsyncRuntime>::Watch;
+    type Oneshot = <Base as AsyncRuntime>::Oneshot;
+    type Mutex<T: OptionalSend + 'static> = <Base as AsyncRuntime>::Mutex<T>;
 
     fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
     where
@@ -112,48 +110,48 @@ impl AsyncRuntime for Paced {
         T::Output: OptionalSend + 'static,
     {
         match PACE.try_with(Arc::clone) {
-            Ok(pace) => TokioRuntime::spawn(PACE.scope(pace, future)),
-            Err(_) => TokioRuntime::spawn(future),
+            Ok(pace) => Base::spawn(PACE.scope(pace, future)),
+            Err(_) => Base::spawn(future),
         }
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        TokioRuntime::sleep(duration)
+        Base::sleep(duration)
     }
 
     fn sleep_until(deadline: RaftInstant) -> Self::Sleep {
         let raft_now = RaftInstant::now();
         if deadline < raft_now + FINEST {
-            return TokioRuntime::sleep_until(deadline);
+            return Base::sleep_until(deadline);
         }
         let quiet = PACE.try_with(|pace| pace.quiet_for(now())).unwrap_or_default();
-        TokioRuntime::sleep_until(deadline.max(raft_now + quiet))
+        Base::sleep_until(deadline.max(raft_now + quiet))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
         duration: Duration,
         future: F,
     ) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout(duration, future)
+        Base::timeout(duration, future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
         deadline: RaftInstant,
         future: F,
     ) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout_at(deadline, future)
+        Base::timeout_at(deadline, future)
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {
-        TokioRuntime::is_panic(join_error)
+        Base::is_panic(join_error)
     }
 
     fn thread_rng() -> Self::ThreadLocalRng {
-        TokioRuntime::thread_rng()
+        Base::thread_rng()
     }
 
     fn new(threads: usize) -> Self {
-        Paced(TokioRuntime::new(threads))
+        Paced(Base::new(threads))
     }
 
     fn block_on<F, T>(&mut self, future: F) -> T

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::assemble::Unusable;
 use crate::config::Invalid;
 use crate::store::{DirError, StoreError};
 
@@ -68,7 +69,7 @@ impl ServeError {
         ServeError::new("cannot-listen", "a listening socket failed", error.to_string(), help)
     }
 
-    pub(super) fn damaged(cause: &dyn fmt::Display) -> ServeError {
+    fn damaged(cause: &dyn fmt::Display) -> ServeError {
         let what = "what this node has on disk cannot be used";
         let help = "do not start this node again from this directory: remove the node from the \
                     cluster, then join a new one with an empty data directory";
@@ -101,5 +102,14 @@ impl From<StoreError> for ServeError {
     fn from(error: StoreError) -> ServeError {
         let what = "the data directory cannot be opened";
         ServeError::new(error.code(), what, error.to_string(), error.help())
+    }
+}
+
+impl From<Unusable> for ServeError {
+    fn from(unusable: Unusable) -> ServeError {
+        match unusable {
+            Unusable::Store(error) => error.into(),
+            Unusable::Damaged(cause) => ServeError::damaged(&cause),
+        }
     }
 }

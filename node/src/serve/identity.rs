@@ -14,7 +14,7 @@ use tonic_types::StatusExt as _;
 use super::{ServeError, Sockets};
 use crate::config::{Config, Start};
 use crate::node::Node;
-use crate::raft::network::Own;
+use crate::raft::peer::Own;
 use crate::raft::types::Member;
 use crate::runtime;
 use crate::store::{DataDir, Identity, Place};

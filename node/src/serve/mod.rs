@@ -18,29 +18,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::{SnapshotPolicy, async_runtime::WatchReceiver as _};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 pub use error::ServeError;
 
-use crate::alarm::Alarms;
+use crate::assemble::{Parts, assemble};
 use crate::config::Config;
-use crate::forward::Forwarder;
-use crate::leadership::{self, Leader};
-use crate::measures::Measures;
+use crate::leadership::Leader;
 use crate::node::Node;
-use crate::propose::Proposer;
-use crate::raft::log::Log;
-use crate::raft::machine::StateMachine;
-use crate::raft::network::{Factory, Own, Peers, SnapshotCounters};
-use crate::raft::types::Raft;
-use crate::read::Reads;
-use crate::runtime::Pace;
-use crate::store::{DataDir, LogStore, StateStore, sync};
-use crate::{agree, expire, grpc, members, runtime, trim};
+use crate::runtime::watch;
+use crate::store::{DataDir, StateStore, sync};
+use crate::{grpc, runtime};
 
 /// Requests in flight on one client connection; more wait in the connection.
 const CALLS_PER_CONNECTION_MAX: usize = 256;
@@ -51,11 +41,6 @@ const KEEPALIVE_MAX: Duration = Duration::from_secs(10);
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 /// How long calls in flight may take to finish once the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
-/// How long consensus may have stopped by itself before the node stops too.
-const FAILURE_WATCH_PAUSE: Duration = Duration::from_millis(250);
-/// What one replication message carries at most, in entries; the log bounds its bytes.
-const ENTRIES_PER_MESSAGE_MAX: u64 = 1024;
-
 /// Something to wait for. Boxed where it is made, so that a node's code is compiled into this crate
 /// and not again into each program that runs one.
 pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -163,73 +148,11 @@ impl Running {
         sockets: &Sockets,
         stop_reason: watch::Sender<Option<String>>,
     ) -> Result<Running, ServeError> {
-        let opened = dir.clone();
-        let (log, log_start, state, rows) = runtime::blocking(move || {
-            let (log, log_start) = LogStore::open(&opened)?;
-            let (state, rows) = StateStore::open(&opened)?;
-            Ok::<_, ServeError>((log, log_start, state, rows))
-        })
-        .await?;
-        let machine = runtime::blocking({
-            let state = state.clone();
-            move || StateMachine::new(state, rows)
-        })
-        .await
-        .map_err(|fault| ServeError::damaged(&fault))?;
-        let applied = machine.applied();
-        let peers = Peers::new(identity.own.clone(), config.peer_source_addr);
-        let snapshots = Arc::new(SnapshotCounters::default());
-        let raft_log =
-            Log::new(log.clone(), log_start).map_err(|error| ServeError::damaged(&error))?;
-        let pace = Pace::new(
-            Duration::from_millis(config.heartbeat_ms),
-            Duration::from_millis(config.election_min_ms),
-        );
-        let factory = Factory {
-            peers: peers.clone(),
-            counters: Arc::clone(&snapshots),
-            pace: Arc::clone(&pace),
-        };
-        let raft =
-            Raft::new(identity.own.node_id, raft_config(&config)?, factory, raft_log, machine);
-        let raft = pace.drive(raft).await.map_err(|fatal| ServeError::damaged(&fatal))?;
-        if identity.forms {
-            form(&raft, &identity.own, sockets).await?;
-        }
-        let tasks = runtime::Tasks::default();
-        follow_members(&raft, &peers, &tasks);
-        let lead = leadership::follow(&raft, &applied, &pace, config.election_max_ms, &tasks);
-        let reads =
-            Reads::start(raft.clone(), Arc::clone(&applied), lead.clone(), peers.clone(), &tasks);
-        let proposer = Proposer::start(
-            raft.clone(),
-            Arc::clone(&applied),
-            lead.clone(),
-            reads.clone(),
-            &tasks,
-        );
-        let forwarder = Forwarder::start(peers.clone(), &tasks);
-        let node = Arc::new(Node {
-            config,
-            raft,
-            applied,
-            lead,
-            peers,
-            proposer,
-            forwarder,
-            reads,
-            snapshots,
-            log,
-            held: Node::held_calls(),
-            measures: Measures::default(),
-            changing: tokio::sync::Mutex::new(()),
-            pace,
-            alarms: Alarms::default(),
-            stop_reason,
-            tasks,
-            _dir: dir,
+        let forms = identity.forms.then(|| {
+            identity::member(&identity.own, &sockets.client_endpoint, &sockets.peer_endpoint)
         });
-        background(&node);
+        let parts = Parts { config, dir, own: identity.own.clone(), forms, stop_reason };
+        let (node, state) = assemble(parts).await?;
         Ok(Running { node, state })
     }
 
@@ -256,86 +179,6 @@ impl Running {
         .await;
         tracing::info!("stopped");
     }
-}
-
-fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, ServeError> {
-    let raft = openraft::Config {
-        cluster_name: "holdfast".to_owned(),
-        heartbeat_interval: config.heartbeat_ms,
-        election_timeout_min: config.election_min_ms,
-        election_timeout_max: config.election_max_ms,
-        enable_pre_vote: Some(true),
-        // A restarted leader stands for election like any other node: its term's first entry is
-        // what makes its state, and its clock, good for calls.
-        enable_leader_restore: Some(false),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every_entries),
-        // The log is purged by `trim`, which knows more.
-        max_in_snapshot_log_to_keep: u64::MAX,
-        // A follower is sent a snapshot only when the log it needs is gone.
-        replication_lag_threshold: u64::MAX,
-        max_payload_entries: ENTRIES_PER_MESSAGE_MAX,
-        ..openraft::Config::default()
-    };
-    let raft = raft.validate().map_err(|error| ServeError::damaged(&error))?;
-    Ok(Arc::new(raft))
-}
-
-async fn form(raft: &Raft, own: &Own, sockets: &Sockets) -> Result<(), ServeError> {
-    if raft.is_initialized().await.map_err(|fatal| ServeError::damaged(&fatal))? {
-        return Ok(());
-    }
-    let member = identity::member(own, &sockets.client_endpoint, &sockets.peer_endpoint);
-    let members = std::collections::BTreeMap::from([(own.node_id, member)]);
-    raft.initialize(members).await.map_err(|error| ServeError::damaged(&error))
-}
-
-/// Keeps the directory of peers in step with the membership.
-fn follow_members(raft: &Raft, peers: &Peers, tasks: &runtime::Tasks) {
-    let mut metrics = raft.server_metrics();
-    let peers = peers.clone();
-    let mut seen = Arc::clone(&metrics.borrow_watched().membership_config);
-    peers.set_members(seen.nodes());
-    tasks.spawn(async move {
-        while metrics.changed().await.is_ok() {
-            let membership = Arc::clone(&metrics.borrow_watched().membership_config);
-            if !Arc::ptr_eq(&membership, &seen) {
-                peers.set_members(membership.nodes());
-                seen = membership;
-            }
-        }
-    });
-}
-
-/// What runs for the node's life beside the calls.
-fn background(node: &Arc<Node>) {
-    let ticks = expire::run(node.raft.clone(), Arc::clone(&node.applied), node.lead.clone());
-    node.tasks.spawn(ticks);
-    let transfers = node.snapshots.transfers.clone();
-    let keep = node.config.log_keep_entries;
-    node.tasks.spawn(trim::run(node.raft.clone(), node.log.clone(), transfers, keep));
-    // These two hold the node weakly through their task's owner: the node aborts them.
-    node.tasks.spawn(members::promote(Arc::clone(node), node.lead.clone()));
-    let watched = Arc::clone(node);
-    node.tasks.spawn(async move {
-        let text = agree::watch(Arc::clone(&watched)).await;
-        watched.stop_for(text);
-    });
-    let watched = Arc::clone(node);
-    node.tasks.spawn(async move {
-        let mut metrics = watched.raft.metrics();
-        loop {
-            let failure = metrics.borrow_watched().running_state.clone().err();
-            if let Some(fatal) = failure {
-                watched.stop_for(format!("consensus stopped: {fatal}"));
-                return;
-            }
-            if metrics.changed().await.is_err() {
-                return;
-            }
-            // They change with every tick and entry, and this is looked for once in a node's life.
-            runtime::sleep(FAILURE_WATCH_PAUSE).await;
-        }
-    });
 }
 
 /// Both servers.

@@ -11,7 +11,6 @@
 mod beat;
 mod peers;
 mod snapshot;
-mod transfers;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -31,11 +30,11 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 
 use super::convert;
+use super::peer::SnapshotCounters;
 use super::types::{Member, Snapshot, TypeConfig, Vote};
 use crate::runtime::{self, Pace};
-pub(crate) use peers::{ForwardStream, MESSAGE_BYTES_MAX, Own, PeerError, Peers, keys};
-pub(crate) use snapshot::{Received, SnapshotCounters};
-pub(crate) use transfers::Transfers;
+pub(crate) use peers::{ForwardStream, MESSAGE_BYTES_MAX, Peers, keys};
+pub(crate) use snapshot::Received;
 
 /// How long an append may go unanswered before the stream is given up. A batch of 9 MiB with its
 /// sync takes a fraction of it.

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::raft::peer::{Own, PeerError};
 use crate::raft::types::Member;
 use crate::runtime::{self, Instant};
 
@@ -33,26 +34,6 @@ const REDIAL_FORWARD_AFTER: Duration = Duration::from_millis(20);
 
 /// HTTP/2 flow control: one whole message may be on its way.
 const WINDOW_BYTES: u32 = 16 << 20;
-
-/// Who this process is, as it tells its peers.
-#[derive(Clone, Debug)]
-pub(crate) struct Own {
-    pub(crate) cluster_id: String,
-    pub(crate) node_id: u64,
-    pub(crate) incarnation: u64,
-    /// Drawn at each start.
-    pub(crate) nonce: u64,
-}
-
-/// Why a call to another node failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum PeerError {
-    /// Nothing was sent.
-    #[error("connect to n{node}: {cause}")]
-    NotSent { node: u64, cause: String },
-    #[error("call n{node}: {cause}")]
-    Failed { node: u64, cause: String },
-}
 
 /// All other nodes; cheap to clone.
 #[derive(Clone)]

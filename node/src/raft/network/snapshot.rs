@@ -7,7 +7,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::Stream;
@@ -16,7 +15,6 @@ use holdfast_proto::peer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::transfers::Transfers;
 use crate::raft::types::{Snapshot, SnapshotMeta, Vote};
 use crate::raft::{codec, convert};
 use crate::runtime;
@@ -27,14 +25,6 @@ const FRAME_BYTES_MAX: usize = 1 << 20;
 const FRAMES_AHEAD: usize = 4;
 /// Longest key or value that a frame stream may announce: a corrupt length must not allocate more.
 const PART_BYTES_MAX: usize = 16 << 20;
-
-/// Counts for status and metrics, and what is under way.
-#[derive(Default)]
-pub(crate) struct SnapshotCounters {
-    pub(crate) sent: AtomicU64,
-    pub(crate) installed: AtomicU64,
-    pub(crate) transfers: Transfers,
-}
 
 /// The frames of a snapshot, made as they are taken.
 pub(super) fn frames(

@@ -34,7 +34,7 @@ pub(crate) struct UnderWay {
 
 impl Transfers {
     /// Notes that a snapshot up to `index` goes to `node` from now on.
-    pub(super) fn begin(&self, node: u64, index: u64) -> UnderWay {
+    pub(crate) fn begin(&self, node: u64, index: u64) -> UnderWay {
         let transfer = Transfer { index, began: runtime::now(), under_way: true };
         self.lock().insert(node, transfer);
         UnderWay { transfers: self.clone(), node }

@@ -1,0 +1,148 @@
+//! What clients and watchers saw, by the clock of the simulation.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use holdfast_machine::{Command, Event, Refusal, Reply, State};
+
+/// One write, with all its transmissions.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Who made it.
+    pub client: usize,
+    /// When it was first sent.
+    pub began: Duration,
+    /// When it was answered, or given up.
+    pub ended: Duration,
+    /// What it was to do.
+    pub command: Command,
+    /// What came of it.
+    pub answer: Answer,
+}
+
+/// What came of a write.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// It was carried out.
+    Reply {
+        /// At which revision.
+        revision: u64,
+        /// What it did.
+        reply: Reply,
+    },
+    /// A deterministic no.
+    Refused(Refusal),
+    /// It was not carried out and never will be.
+    NotApplied,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A linearizable read of the registers.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// Who made it.
+    pub client: usize,
+    /// When it was sent.
+    pub began: Duration,
+    /// When it was answered.
+    pub ended: Duration,
+    /// The revision of the state that answered.
+    pub revision: u64,
+    /// What was in it: by name, the value's revision and the value.
+    pub items: BTreeMap<String, (u64, Vec<u8>)>,
+}
+
+/// What one watch handed out.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Whose watch it was.
+    pub watcher: usize,
+    /// On which node.
+    pub node: u64,
+    /// It began behind this revision.
+    pub after: u64,
+    /// All revisions with their events, as they came.
+    pub revisions: Vec<(u64, Vec<Event>)>,
+    /// It was told that there is nothing more up to here.
+    pub through: u64,
+}
+
+/// A node that was seen to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeadSeen {
+    /// The term that it led.
+    pub term: u64,
+    /// The node.
+    pub node: u64,
+}
+
+/// How a run ended, once all faults were over.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// When the last fault was over.
+    pub healed: Duration,
+    /// When the first write that began after that was acknowledged.
+    pub wrote: Option<Duration>,
+    /// What each node had applied, once they had time to catch up.
+    pub states: BTreeMap<u64, State>,
+    /// What has gone wrong inside of nodes.
+    pub faults: Vec<String>,
+}
+
+/// Everything that was seen in one run.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The object that all items belong to.
+    pub object: i64,
+    /// Whether every clock is right to within half a percent.
+    pub clocks_are_good: bool,
+    /// All writes, in the order in which they ended.
+    pub calls: Vec<Call>,
+    /// All linearizable reads that were answered.
+    pub reads: Vec<Read>,
+    /// All watches.
+    pub segments: Vec<Segment>,
+    /// Each node and term of which the node was seen to lead, with the first and last time.
+    pub leads: BTreeMap<LeadSeen, (Duration, Duration)>,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+impl History {
+    /// Every event that any watch handed out, by revision.
+    #[must_use]
+    pub fn events(&self) -> BTreeMap<u64, &[Event]> {
+        let revisions = self.segments.iter().flat_map(|segment| &segment.revisions);
+        revisions.map(|(number, events)| (*number, events.as_slice())).collect()
+    }
+
+    /// Whether some watch was told everything up to this revision and from there on.
+    #[must_use]
+    pub fn is_watched(&self, revision: u64) -> bool {
+        self.segments.iter().any(|segment| segment.after < revision && revision <= segment.through)
+    }
+
+    /// The writes that were answered, with what they did and at which revision.
+    pub fn replies(&self) -> impl Iterator<Item = (&Call, &Reply, u64)> {
+        self.calls.iter().filter_map(|call| match &call.answer {
+            Answer::Reply { revision, reply } => Some((call, reply, *revision)),
+            Answer::Refused(_) | Answer::NotApplied | Answer::Unknown => None,
+        })
+    }
+}
+
+/// A history in the making; clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Recorder(Arc<Mutex<History>>);
+
+impl Recorder {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, History> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn take(&self) -> History {
+        std::mem::take(&mut *self.lock())
+    }
+}
