@@ -3,13 +3,15 @@
 //! `args` the command line · `codes` exit codes and error codes · `errors` and `output` what is
 //! printed · `runbook` what is known about each error · `endpoints`, `connect` and `probe` reaching
 //! a cluster · `status` the verdict over it · `commands` the nouns · `serve`, `settings` and
-//! `config_file` one node · `local` a cluster on this machine · `demo` all of it in ten seconds.
+//! `config_file` one node · `local` a cluster on this machine · `bench` how fast one is · `demo` all of it
+//! in ten seconds.
 //!
 //! Invariants: stdout carries the answer and stderr everything else; every error has a code, the
 //! code has a section of the runbook and decides the exit code; an answer that is no exits with 1.
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod codes;
 mod commands;
 mod config_file;
@@ -74,6 +76,12 @@ fn run(command: &Command, output: Output) -> Outcome<Exit> {
         // A node brings a runtime of its own.
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => commands::config::run(args, output),
+        // Many clients in one process: all processors are theirs.
+        Command::Bench(args) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::bug(format!("cannot start the runtime: {error}")))?
+            .block_on(bench::run(args, output)),
         Command::Completions { shell } => Ok(help::completions(*shell, output)),
         Command::Help { topic } => help::help(topic, output),
         Command::Version => Ok(help::version(output)),
@@ -132,6 +140,7 @@ async fn run_async(command: &Command, output: Output) -> Outcome<Exit> {
         Command::Network(args) => local::network::process::run(args).await,
         Command::Serve(_)
         | Command::Config(_)
+        | Command::Bench(_)
         | Command::Completions { .. }
         | Command::Help { .. }
         | Command::Version => Err(Failure::bug("this command needs no runtime")),

@@ -140,7 +140,8 @@ fn with_schema(schema: &str, row: Value) -> Value {
     object
 }
 
-fn table_text(table: &Table) -> String {
+/// A table as text, without blanks at the ends of its lines.
+pub(crate) fn table_text(table: &Table) -> String {
     // Each cell has a blank on both sides; the one before the first column says nothing.
     let line = |line: String| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned();
     table.lines().map(line).collect::<Vec<_>>().join("\n")

@@ -24,6 +24,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// As [`Progress::start`], on a terminal; elsewhere nothing is shown.
+    pub(crate) fn on_terminal(output: Output, what: impl Into<String>) -> Self {
+        match std::io::stderr().is_terminal() {
+            true => Self::start(output, what),
+            false => Self { task: None, bar: None },
+        }
+    }
+
     /// Begins to wait for `what`, for instance "waiting for 3 nodes". Needs the async runtime.
     pub(crate) fn start(output: Output, what: impl Into<String>) -> Self {
         let what = what.into();

@@ -1,10 +1,11 @@
 //! The local cluster of the command line: its network cut, slowed and healed, as people do it.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use holdfast_cluster_tests::{
-    Ended, Percentiles, bound, millis, report, serve_until_end, wait_for,
+    Ended, Percentiles, bound, holdfast, millis, report, serve_until_end, wait_for,
 };
 use serde_json::{Value, json};
 
@@ -36,6 +37,19 @@ impl Local {
         let ended = self.try_run(args)?;
         ensure!(ended.code == Some(0), "holdfast {}: {ended:?}", args.join(" "));
         serde_json::from_str(&ended.stdout).with_context(|| format!("{ended:?}"))
+    }
+
+    /// Runs `scripts/cluster`, which is to succeed, and returns what it said.
+    fn script(&self, args: &[&str]) -> anyhow::Result<String> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/cluster");
+        let ended = Command::new(script)
+            .args(args)
+            .env("HOLDFAST_BIN", holdfast()?)
+            .env("XDG_STATE_HOME", self.dir.path())
+            .env("XDG_DATA_HOME", self.dir.path())
+            .output()?;
+        ensure!(ended.status.success(), "scripts/cluster {}: {ended:?}", args.join(" "));
+        Ok(String::from_utf8(ended.stdout)?)
     }
 
     fn status(&self) -> anyhow::Result<Value> {
@@ -84,6 +98,15 @@ async fn a_local_cluster_is_cut_and_healed() -> anyhow::Result<()> {
     ensure!(shown.stdout.contains("cut off from"), "{shown:?}");
     ensure!(local.run(&["local", "heal", "-o", "json"])?["cuts"] == json!([]), "cuts");
     local.healthy().await?;
+
+    // The same through the script, and the demonstration of a fail-over in one line.
+    let cut = local.script(&["partition", "n1/n2,n3"])?;
+    ensure!(cut.contains("cut: n1 | n2, n1 | n3"), "{cut}");
+    let whole = local.script(&["heal"])?;
+    ensure!(whole == "network  whole\n", "{whole}");
+    local.healthy().await?;
+    let told = local.script(&["failover", "--ttl", "500ms"])?;
+    ensure!(told.lines().count() == 1 && told.contains("was refused"), "{told}");
 
     // One way: what the first says is lost, and nothing else.
     let lost = local.run(&["local", "partition", "--one-way", "n1", "/", "n2", "-o", "json"])?;

@@ -3,6 +3,7 @@
 mod bad_frames;
 mod bad_input;
 mod bad_start;
+mod bench;
 mod catch_up;
 mod counter;
 mod failover;

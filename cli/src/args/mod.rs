@@ -4,6 +4,7 @@
 //! carry a unit, nodes are spelt `n2` (or `2`, or `leader` where a leader makes sense), objects
 //! `name` or `class/name`.
 
+mod bench;
 mod local;
 mod nouns;
 mod serve;
@@ -17,6 +18,7 @@ use crate::codes::EXIT_TABLE;
 use crate::names::LocalName;
 use crate::output::Format;
 use crate::units::parse_duration;
+pub(crate) use bench::{BenchArgs, Workload};
 pub(crate) use local::{
     DemoArgs, DownArgs, LocalArgs, LocalVerb, LogsArgs, NetworkArgs, StandInArgs, UpArgs,
 };
@@ -70,6 +72,8 @@ pub(crate) enum Command {
     Master(MasterArgs),
     /// Print what changes, one line each, until interrupted
     Watch(WatchArgs),
+    /// Measure how fast a cluster is, and what an operation costs
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -164,6 +168,10 @@ mod tests {
             "holdfast serve --data-dir /d --join 127.0.0.1:7480 --node-id 2 --moved",
             "holdfast config show --origin --config f.toml --heartbeat-ms 60",
             "holdfast config example",
+            "holdfast bench",
+            "holdfast bench state --clients 1,16 --duration 2s --local --nodes 1 --csv f.csv",
+            "holdfast bench claim --rate 500 --endpoints a:1",
+            "holdfast bench failover --local --rounds 5 -o json",
             "holdfast status --watch --endpoints a:1,b:2",
             "holdfast members -o json",
             "holdfast members list --local",

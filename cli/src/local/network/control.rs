@@ -64,14 +64,25 @@ pub(crate) async fn ask(places: &Places, order: &Order) -> Outcome<Rules> {
     };
     match asked {
         Ok(Ok(Answer { rules, error: None })) => Ok(rules),
-        Ok(Ok(Answer { error: Some(error), .. })) => Err(Failure::new(
-            Code::PortInUse,
-            "the local network cannot do that",
-        )
-        .cause(error)
-        .help("see who listens there: ss -ltnp; or choose other ports: holdfast up --base-port 0")),
+        Ok(Ok(Answer { error: Some(error), .. })) => Err(refused(order, error)),
         Ok(Err(error)) => Err(silent(error.to_string())),
         Err(_) => Err(silent(format!("no answer within {} s", OBEY_WITHIN.as_secs()))),
+    }
+}
+
+/// An order that was understood and could not be carried out, or was not understood.
+fn refused(order: &Order, error: String) -> Failure {
+    match order {
+        Order::Routes(_) => {
+            Failure::new(Code::PortInUse, "the local network cannot listen for a node")
+                .cause(error)
+                .help("see who listens there: ss -ltnp; or take other ports: up --base-port 0")
+        }
+        Order::Partition(_) | Order::Cut(..) | Order::Slow(..) | Order::Heal | Order::Show => {
+            Failure::new(Code::NoNetwork, "the local network refuses that")
+                .cause(error)
+                .help("if it was started by another version: holdfast down, then holdfast up")
+        }
     }
 }
 
