@@ -157,9 +157,11 @@ impl Assessment {
         if self.leader.is_none() {
             self.leader = believed_leader(ours);
         }
-        self.can_lose = answering.saturating_sub(quorum);
-        let all_answer = self.nodes.iter().all(|node| node.status.is_some());
-        self.verdict = if all_answer && leader_answers && self.alarms.is_empty() {
+        let following = self.voters().filter(|v| v.status.is_some() && !self.is_apart(v)).count();
+        self.can_lose = following.saturating_sub(quorum);
+        let all_follow =
+            self.nodes.iter().all(|node| node.status.is_some() && !self.is_apart(node));
+        self.verdict = if all_follow && leader_answers && self.alarms.is_empty() {
             Verdict::Healthy
         } else {
             Verdict::Degraded
@@ -173,7 +175,9 @@ impl Assessment {
             Verdict::Degraded => {
                 let leader_answers =
                     self.nodes.iter().any(|n| n.id == self.leader && n.status.is_some());
-                leader_answers && self.voters_answering() >= self.quorum()
+                // A node that has just started, or has just been healed, follows in a moment.
+                let all_settled = !self.nodes.iter().any(|node| self.is_apart(node));
+                leader_answers && all_settled && self.voters_answering() >= self.quorum()
             }
             // Those that answer may be about to elect; too few of them never will.
             Verdict::NoQuorum => self.voters_answering() < self.quorum(),
@@ -188,6 +192,16 @@ impl Assessment {
     /// How many voters answered.
     pub(crate) fn voters_answering(&self) -> usize {
         self.voters().filter(|node| node.status.is_some()).count()
+    }
+
+    /// Whether a node answers us and yet does not follow the leader, which answers us too: they
+    /// cannot hear each other, or it has just started.
+    fn is_apart(&self, node: &NodeView) -> bool {
+        let leads = |view: &&NodeView| view.id == self.leader && view.status.is_some();
+        let Some(leader) = self.leader.filter(|_| self.nodes.iter().any(|v| leads(&v))) else {
+            return false;
+        };
+        node.status.as_ref().is_some_and(|s| !s.ready || s.header.leader_id != leader)
     }
 
     fn quorum(&self) -> usize {
@@ -252,6 +266,8 @@ impl Assessment {
             .filter(|node| node.status.is_none())
             .map(NodeView::unreachable)
             .collect();
+        let apart = self.nodes.iter().filter(|node| self.is_apart(node));
+        troubles.extend(apart.map(|node| format!("{} does not follow the leader", node.name())));
         if !self.alarms.is_empty() {
             troubles.push(counted(self.alarms.len(), "alarm"));
         }
@@ -367,6 +383,23 @@ mod tests {
         assert_eq!(assessment.can_lose, 0);
         assert_eq!(assessment.troubles(), "n3 unreachable 45 s");
         assert!(assessment.is_settled());
+    }
+
+    #[test]
+    fn a_node_that_answers_and_does_not_follow_is_as_good_as_away() {
+        // Cut off, and not aware of it yet: it believes that it leads.
+        let mut seen = cluster(&[1, 2, 3], 2);
+        let first = seen.values_mut().next().unwrap().as_mut().unwrap();
+        (first.role, first.header.leader_id, first.header.term) = (Role::Leader, 1, 6);
+        let assessment = assess(&seen);
+        assert_eq!(assessment.verdict, Verdict::Degraded);
+        assert_eq!((assessment.leader, assessment.can_lose), (Some(2), 0));
+        assert_eq!(assessment.troubles(), "n1 does not follow the leader");
+        assert!(!assessment.is_settled(), "it may follow in a moment");
+        // Cut off, and aware of it.
+        let first = seen.values_mut().next().unwrap().as_mut().unwrap();
+        (first.role, first.header.leader_id, first.ready) = (Role::Candidate, 0, false);
+        assert_eq!(assess(&seen).troubles(), "n1 does not follow the leader");
     }
 
     #[test]
