@@ -41,7 +41,7 @@ const MARGIN: Duration = Duration::from_millis(10);
 /// Shortest ttl that the cluster grants; it refuses shorter ones, and must get to see them.
 const TTL_MIN: Duration = Duration::from_millis(500);
 /// How long before its end a lease is no longer worth a renewal, so that none is sent after it.
-const RENEWAL_MIN: Duration = Duration::from_millis(1);
+pub(crate) const RENEWAL_MIN: Duration = Duration::from_millis(1);
 /// Longest pause after a renewal that failed early.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
@@ -443,38 +443,38 @@ async fn renew(held: Arc<Held>, mut began: BootTime) {
 }
 
 /// How much of a lease its holder counts on.
-fn counted(ttl: Duration) -> Duration {
+pub(crate) fn counted(ttl: Duration) -> Duration {
     ttl.saturating_sub(ttl / 100).saturating_sub(MARGIN)
 }
 
 /// How long to wait after a call about a lease failed: often enough for several tries in what a
 /// third of the ttl leaves.
-fn pause(ttl: Duration) -> Duration {
+pub(crate) fn pause(ttl: Duration) -> Duration {
     (ttl / 20).min(PAUSE_MAX)
 }
 
 /// The life of one lease: how long it lasts by the holder's own count, and whether it is over.
 #[derive(Debug)]
-struct Life {
+pub(crate) struct Life {
     // A std lock: held for a comparison, never across an await.
     status: Mutex<Status>,
     loss: watch::Sender<Option<Loss>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Status {
-    until: BootTime,
+pub(crate) struct Status {
+    pub(crate) until: BootTime,
     /// Once set, never changed.
     loss: Option<Loss>,
 }
 
 impl Life {
-    fn new(until: BootTime) -> Life {
+    pub(crate) fn new(until: BootTime) -> Life {
         Life { status: Mutex::new(Status { until, loss: None }), loss: watch::Sender::new(None) }
     }
 
     /// Whether the lease is lost at this moment.
-    fn loss(&self) -> Option<Loss> {
+    pub(crate) fn loss(&self) -> Option<Loss> {
         self.loss_at(BootTime::now())
     }
 
@@ -483,7 +483,7 @@ impl Life {
     }
 
     /// Moves the end, unless the lease is lost by `now`; returns whether it did.
-    fn extend(&self, now: BootTime, until: BootTime) -> bool {
+    pub(crate) fn extend(&self, now: BootTime, until: BootTime) -> bool {
         let mut status = self.lock();
         let is_live = self.settle(&mut status, now).is_none();
         if is_live {
@@ -492,7 +492,7 @@ impl Life {
         is_live
     }
 
-    fn end(&self, loss: Loss) {
+    pub(crate) fn end(&self, loss: Loss) {
         let now = BootTime::now();
         let mut status = self.lock();
         if self.settle(&mut status, now).is_none() {
@@ -502,12 +502,12 @@ impl Life {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         *self.lock()
     }
 
     /// Waits until the lease is lost.
-    async fn lost(&self) -> Loss {
+    pub(crate) async fn lost(&self) -> Loss {
         let mut told = self.loss.subscribe();
         loop {
             if let Some(loss) = self.loss() {
@@ -521,7 +521,7 @@ impl Life {
     }
 
     /// Waits until `at`, or until the lease is lost.
-    async fn sleep_until(&self, at: BootTime) -> Option<Loss> {
+    pub(crate) async fn sleep_until(&self, at: BootTime) -> Option<Loss> {
         let sleep = async {
             loop {
                 let left = at.since(BootTime::now());

@@ -30,6 +30,7 @@
 //! `pool` and `endpoint` whom to ask · `session` numbering of writes · `error` the outcomes, and the
 //! inverse of the node's map to gRPC statuses · `lease` and `instance` the life of a lease ·
 //! `watch` streams of changes that go on at another node ·
+//! `exclusive` creating by a callback that runs in one place at a time ·
 //! `state`, `masters`, `change_sources`, `cluster` one facade for each service · `rpc` the wire
 //! calls as types.
 //!
@@ -44,6 +45,7 @@ mod config;
 mod deadline;
 mod endpoint;
 mod error;
+mod exclusive;
 mod instance;
 mod lease;
 mod masters;
@@ -59,6 +61,7 @@ pub use client::Client;
 pub use cluster::{Cluster, JoinRequest, Joined, Member, Members, NodeStatus, Role};
 pub use config::ClientConfig;
 pub use error::{Applied, Attempt, Cause, Error, Header};
+pub use exclusive::{Creator, ExclusiveError, ExclusiveOptions};
 pub use instance::{Instance, InstanceError, Origin};
 pub use lease::{LeaseHolder, Loss, Opened};
 pub use masters::{HeldBy, Lease, Master, Masters, OpenedLease};

@@ -68,6 +68,9 @@ calls! {
     state.get_state_many(GetStateManyRequest) -> GetStateManyResponse;
     state.set_state(SetStateRequest) -> SetStateResponse;
     state.create_state(CreateStateRequest) -> CreateStateResponse;
+    state.ask_to_create(AskToCreateRequest) -> AskToCreateResponse;
+    state.keep_creating(KeepCreatingRequest) -> KeepCreatingResponse;
+    state.abandon_creating(AbandonCreatingRequest) -> AbandonCreatingResponse;
     state.delete_state(DeleteStateRequest) -> DeleteStateResponse;
     state.list_objects(ListObjectsRequest) -> ListObjectsResponse;
     state.list_state(ListStateRequest) -> ListStateResponse;
@@ -100,6 +103,7 @@ calls! {
 
 writes! {
     GetObjectIdRequest SetStateRequest CreateStateRequest DeleteStateRequest
+    AskToCreateRequest KeepCreatingRequest AbandonCreatingRequest
     FindMasterIdRequest SetMasterStateRequest OpenLeaseRequest KeepAliveRequest CloseLeaseRequest
     FindChangeSourceIdRequest SetChangeSourceMasterRequest ClaimRequest ReleaseRequest
     AwaitClaimRequest StopAwaitingRequest SetGroupRequest

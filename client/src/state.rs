@@ -7,6 +7,7 @@
 //! checked here as well, since one that is far too large would not even reach the node's check.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::time::Duration;
 
 use holdfast_proto::v1 as proto;
@@ -16,6 +17,7 @@ use crate::change_sources::Fence;
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
+use crate::exclusive::{self, Creator, ExclusiveError, ExclusiveOptions};
 
 /// Longest value, in bytes (1 MiB).
 const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -247,6 +249,34 @@ impl State {
             }
             None => self.create(object, name, create()).await,
         }
+    }
+
+    /// The value of a key, or if there is none the one that `create` makes, which runs in one place of the
+    /// cluster at a time: callers get the right to in the order in which they came, and keep it for as
+    /// long as they renew it, which a task does. The next one has it if `create` fails, or if its caller
+    /// dies or is cut off; so what was not completed runs again, and `create` is to be told by
+    /// [`Creator::lost`] that it goes on in vain. Whoever waits gets the value once it is written. Plain
+    /// writes of others do not wait for any of this, and win.
+    ///
+    /// Dropping the future gives the right up, or the place in line.
+    ///
+    /// # Errors
+    /// [`ExclusiveError::Callback`] with what `create` failed with. [`ExclusiveError::Waited`] after
+    /// [`ExclusiveOptions::wait`]. [`ExclusiveError::Call`] with those of a write; refused as
+    /// `CREATION_LOST` if the right was lost before the value was written, and nobody has written one; as
+    /// `TOO_MANY_CREATORS` if 1,000 are in line; as `OUT_OF_BOUNDS` if an option is.
+    pub async fn create_exclusive<B, E, F>(
+        &self,
+        object: i64,
+        name: &str,
+        options: ExclusiveOptions,
+        create: impl FnOnce(Creator) -> F,
+    ) -> Result<Created, ExclusiveError<E>>
+    where
+        B: Into<Vec<u8>>,
+        F: Future<Output = Result<B, E>>,
+    {
+        exclusive::create(&self.client, (object, name), options, create).await
     }
 
     /// Replaces a value by what `change` makes of it (of none, if the key is absent), as often as

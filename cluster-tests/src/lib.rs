@@ -6,9 +6,9 @@
 //! [`Chaos`] kills its leader again and again. [`Proxy`] stands between a client and a node and
 //! stalls, delays or cuts what passes; the [`Network`] stands between the nodes and cuts, stalls and
 //! delays by who sends to whom. [`StandIn`] is a master in a process of its own, which can be
-//! killed and frozen. [`Faults`] does such things to nodes at random, from a seed, while a
-//! [`Recorder`] notes what clients are told. [`scale`] and [`bound`] say how much of each a test
-//! does, and [`report`] notes the figures that came out.
+//! killed and frozen, and [`CreatorProcess`] one that creates a value. [`Faults`] does such things
+//! to nodes at random, from a seed, while a [`Recorder`] notes what clients are told. [`scale`] and
+//! [`bound`] say how much of each a test does, and [`report`] notes the figures that came out.
 //!
 //! # Invariants
 //! - Processes are only ever ended by the handle of the child that this process started; dropping a
@@ -27,6 +27,7 @@
 
 mod chaos;
 mod cluster;
+mod creator;
 mod faults;
 pub mod http;
 pub mod loopfs;
@@ -41,10 +42,11 @@ mod wait;
 
 pub use chaos::{Chaos, Kill};
 pub use cluster::{Cluster, Options};
+pub use creator::CreatorProcess;
 pub use faults::Faults;
 pub use holdfast_network::Network;
 pub use node::{Ended, NodeProcess, serve_until_end};
-pub use programs::{holdfast, stand_in};
+pub use programs::{creator, holdfast, stand_in};
 pub use proxy::{Flow, Proxy};
 pub use recorder::{Record, Recorder, boot_us, micros};
 pub use scale::{Percentiles, bound, is_full, millis, report, scale};

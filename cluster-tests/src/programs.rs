@@ -27,6 +27,14 @@ pub fn stand_in() -> anyhow::Result<PathBuf> {
     beside_the_tests("holdfast-stand-in", "cargo build --release -p holdfast-cluster-tests --bins")
 }
 
+/// The caller of an exclusive create of this crate.
+///
+/// # Errors
+/// If it has not been built.
+pub fn creator() -> anyhow::Result<PathBuf> {
+    beside_the_tests("holdfast-creator", "cargo build --release -p holdfast-cluster-tests --bins")
+}
+
 /// Test executables are in `deps` of the directory where cargo puts programs.
 fn beside_the_tests(name: &str, how_to_build: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find our own program")?;

@@ -6,6 +6,7 @@ mod bad_start;
 mod bench;
 mod catch_up;
 mod counter;
+mod exclusive;
 mod failover;
 mod groups;
 mod headers;

@@ -23,8 +23,8 @@ pub(crate) use local::{
     DemoArgs, DownArgs, LocalArgs, LocalVerb, LogsArgs, NetworkArgs, StandInArgs, UpArgs,
 };
 pub(crate) use nouns::{
-    ChangesourceArgs, ChangesourceVerb, GroupVerb, MasterArgs, MasterVerb, MembersArgs,
-    MembersVerb, StateArgs, StateVerb, StatusArgs, WatchArgs,
+    ChangesourceArgs, ChangesourceVerb, ExclusiveArgs, GroupVerb, MasterArgs, MasterVerb,
+    MembersArgs, MembersVerb, StateArgs, StateVerb, StatusArgs, WatchArgs,
 };
 pub(crate) use serve::{ConfigArgs, ConfigVerb, ServeArgs};
 
@@ -179,6 +179,8 @@ mod tests {
             "holdfast state set demo greeting \"hello\"",
             "holdfast state get demo greeting --local --namespace x",
             "holdfast state set demo number -1",
+            "holdfast state create demo number -1",
+            "holdfast state create demo built --exclusive --exec ./build --ttl 1s --wait 5m --raw",
             "holdfast state set demo number - --raw",
             "holdfast changesource claim git-main --as master-c --ttl 10s",
             "holdfast changesource move git-main master-c",
@@ -206,6 +208,11 @@ mod tests {
             "holdfast changesource group join git-main",
             "holdfast changesource claim git-main --as m --ttl 10",
             "holdfast local kill",
+            "holdfast state create demo built",
+            "holdfast state create demo built --exclusive",
+            "holdfast state create demo built --exec ./build",
+            "holdfast state create demo built 1 --exclusive --exec ./build",
+            "holdfast state create demo built 1 --wait 1s",
             "holdfast ps -o yaml",
         ] {
             let error = parse(line).map(|_| ()).unwrap_err();

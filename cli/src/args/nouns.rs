@@ -114,8 +114,11 @@ pub(crate) enum StateVerb {
         /// The key in that object
         key: String,
         /// JSON text, kept byte for byte; - reads it from stdin
-        #[arg(allow_negative_numbers = true)]
-        value: String,
+        #[arg(allow_negative_numbers = true, required_unless_present = "exec")]
+        value: Option<String>,
+        /// How a command makes the value.
+        #[command(flatten)]
+        exclusive: ExclusiveArgs,
         /// Do not check that the value is JSON
         #[arg(long)]
         raw: bool,
@@ -143,6 +146,23 @@ pub(crate) enum StateVerb {
         /// name, or class/name; without it, the objects
         object: Option<ObjectName>,
     },
+}
+
+/// How a command makes a value, in one place of the cluster at a time.
+#[derive(Debug, Args)]
+pub(crate) struct ExclusiveArgs {
+    /// Let --exec make the value, in one place of the cluster at a time: wait while others do
+    #[arg(long, requires = "exec")]
+    pub(crate) exclusive: bool,
+    /// What sh is to run; its output is the value. The token of its right is in HOLDFAST_TOKEN
+    #[arg(long, value_name = "CMD", requires = "exclusive", conflicts_with = "value")]
+    pub(crate) exec: Option<String>,
+    /// How long the others wait if this process dies meanwhile
+    #[arg(long, requires = "exclusive", default_value = "2s", value_parser = parse_duration)]
+    pub(crate) ttl: Duration,
+    /// How long to wait for others
+    #[arg(long, requires = "exclusive", default_value = "60s", value_parser = parse_duration)]
+    pub(crate) wait: Duration,
 }
 
 /// `holdfast changesource`.

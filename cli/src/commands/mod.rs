@@ -2,6 +2,7 @@
 
 pub(crate) mod changesource;
 pub(crate) mod config;
+mod exclusive;
 mod group;
 pub(crate) mod help;
 pub(crate) mod master;

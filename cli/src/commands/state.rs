@@ -6,9 +6,9 @@ use holdfast_client::{Created, Fence, State, Written};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::args::{StateArgs, StateVerb};
+use crate::args::{ExclusiveArgs, StateArgs, StateVerb};
 use crate::codes::{Code, Exit};
-use crate::commands::{changesource, watch};
+use crate::commands::{changesource, exclusive, watch};
 use crate::connect::Connection;
 use crate::errors::{Failure, Outcome};
 use crate::names::{FenceRef, ObjectName};
@@ -16,8 +16,8 @@ use crate::output::{Format, Output, bytes_json, bytes_text, table};
 
 /// Most bytes of a value that a table shows.
 const SHOWN_MAX: usize = 60;
-/// More than any value may have; what is read from stdin ends here.
-const STDIN_MAX: u64 = 2 << 20;
+/// More than any value may have; what is read from stdin or from a command ends here.
+pub(crate) const STDIN_MAX: u64 = 2 << 20;
 
 /// Carries out `holdfast state …`.
 pub(crate) async fn run(args: &StateArgs, output: Output) -> Outcome<Exit> {
@@ -39,9 +39,12 @@ async fn carry_out(connection: &Connection, verb: &StateVerb, output: Output) ->
             };
             set(connection, object, key, value, how, output).await
         }
-        StateVerb::Create { object, key, value, raw } => {
-            let value = read_value(value, *raw)?;
-            create(connection, object, key, value, output).await
+        StateVerb::Create { object, key, value, exclusive, raw } => {
+            let made = match (&exclusive.exec, value) {
+                (Some(command), _) => Made::By(command, exclusive),
+                (None, value) => Made::Here(read_value(value.as_deref().unwrap_or("-"), *raw)?),
+            };
+            create(connection, object, key, made, *raw, output).await
         }
         StateVerb::Del { object, key } => delete(connection, object, key, output).await,
         StateVerb::Watch { object, key, from_revision } => {
@@ -135,16 +138,28 @@ async fn fenced(connection: &Connection, fence: &FenceRef) -> Outcome<Fence> {
     Ok(Fence { change_source: source.id, token: fence.token })
 }
 
+/// Where a value comes from that is to be created.
+enum Made<'a> {
+    Here(Vec<u8>),
+    By(&'a str, &'a ExclusiveArgs),
+}
+
 async fn create(
     connection: &Connection,
     object: &ObjectName,
     key: &str,
-    value: Vec<u8>,
+    made: Made<'_>,
+    raw: bool,
     output: Output,
 ) -> Outcome<Exit> {
     let state = connection.client.state();
     let id = connection.call(state.get_object_id(&object.name, &object.class)).await?;
-    let created = connection.call(state.create(id, key, value)).await?;
+    let created = match made {
+        Made::Here(value) => connection.call(state.create(id, key, value)).await?,
+        Made::By(command, args) => {
+            exclusive::create(connection, (id, key), command, args, raw).await?
+        }
+    };
     output.answer(&create_text(&created), || {
         json!({
             "schema": "holdfast.state.create/v1",
@@ -246,10 +261,13 @@ fn read_value(text: &str, raw: bool) -> Outcome<Vec<u8>> {
         "-" => read_stdin()?,
         text => text.as_bytes().to_vec(),
     };
-    if !raw {
-        check_json(&bytes)?;
-    }
+    check_value(&bytes, raw)?;
     Ok(bytes)
+}
+
+/// Refuses what is not JSON, unless it may be anything.
+pub(crate) fn check_value(bytes: &[u8], raw: bool) -> Outcome<()> {
+    if raw { Ok(()) } else { check_json(bytes) }
 }
 
 fn read_stdin() -> Outcome<Vec<u8>> {

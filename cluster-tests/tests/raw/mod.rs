@@ -73,6 +73,27 @@ impl Raw {
         Ok(self.state.get_object_id(request).await?.into_inner().object_id)
     }
 
+    /// How many would create a value, told to one more who then leaves.
+    pub async fn line_to_create(&mut self, object_id: i64, name: &str) -> anyhow::Result<u64> {
+        let (context, namespace, name) = (self.context(), self.namespace.clone(), name.to_owned());
+        let request = v1::AskToCreateRequest {
+            context,
+            namespace: namespace.clone(),
+            object_id,
+            name: name.clone(),
+            ttl_ms: 0,
+            wait_ms: 0,
+        };
+        let asked = self.state.ask_to_create(request).await?.into_inner().outcome;
+        let Some(v1::ask_to_create_response::Outcome::Waiting(waiting)) = asked else {
+            anyhow::bail!("nobody creates it: {asked:?}");
+        };
+        let (context, token) = (self.context(), waiting.token);
+        let request = v1::AbandonCreatingRequest { context, namespace, object_id, name, token };
+        self.state.abandon_creating(request).await?;
+        Ok(waiting.ahead)
+    }
+
     pub async fn set(&mut self, object: i64, name: &str, value: &[u8]) -> Answer<()> {
         let context = self.context();
         self.set_in(context, object, name, value).await
