@@ -1,4 +1,5 @@
-//! Random faults from a seed: nodes killed, paused, cut off, unable to speak or to hear.
+//! Random faults from a seed: nodes killed, paused, cut off, unable to speak or to hear, to each
+//! other or to clients.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
+use crate::proxy::{Flow, Proxy};
 
 /// How long a fault lasts: from less than an election takes to more than connections stay open
 /// without a sign of life.
@@ -34,26 +36,53 @@ enum Kind {
     Mute,
     /// Nothing that the other nodes send reaches it.
     Deaf,
+    /// What clients send to it comes late, at the end: after they have sent it elsewhere too.
+    LateCalls,
+    /// What it answers to clients comes late.
+    LateAnswers,
 }
 
-const KINDS: [Kind; 5] = [Kind::Kill, Kind::Pause, Kind::CutOff, Kind::Mute, Kind::Deaf];
+const KINDS: [Kind; 7] = [
+    Kind::Kill,
+    Kind::Pause,
+    Kind::CutOff,
+    Kind::Mute,
+    Kind::Deaf,
+    Kind::LateCalls,
+    Kind::LateAnswers,
+];
 
 /// Brings faults about, in an order that the seed decides. Which node leads, and so which one is
 /// hit, and how calls and faults meet, is left to chance: the same seed gives a similar run.
 #[derive(Debug)]
 pub struct Faults {
     cluster: Arc<Cluster>,
+    /// Between the clients and each node.
+    proxies: Vec<Proxy>,
     random: SmallRng,
     counts: BTreeMap<Kind, usize>,
     overlaps: usize,
 }
 
 impl Faults {
-    /// For a cluster of three or more nodes with [`Options::network`](crate::Options::network).
-    #[must_use]
-    pub fn new(cluster: Arc<Cluster>, seed: u64) -> Faults {
+    /// For a cluster of three or more nodes with [`Options::network`](crate::Options::network) and
+    /// [`Options::hide_endpoints`](crate::Options::hide_endpoints).
+    ///
+    /// # Errors
+    /// If it cannot listen for clients.
+    pub async fn new(cluster: Arc<Cluster>, seed: u64) -> anyhow::Result<Faults> {
+        let mut proxies = Vec::new();
+        for endpoint in cluster.endpoints() {
+            proxies.push(Proxy::start(&endpoint).await?);
+        }
         let random = SmallRng::seed_from_u64(seed);
-        Faults { cluster, random, counts: BTreeMap::new(), overlaps: 0 }
+        Ok(Faults { cluster, proxies, random, counts: BTreeMap::new(), overlaps: 0 })
+    }
+
+    /// Where clients have to go to meet faults, in order of the nodes.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.proxies.iter().map(Proxy::address).collect()
     }
 
     /// One fault after the other, two at a time now and then, for about this long. Returns when
@@ -99,6 +128,8 @@ impl Faults {
             Kind::CutOff => self.cluster.partition(&[node]),
             Kind::Mute => self.cluster.mute(&[node]),
             Kind::Deaf => self.cluster.mute(&others),
+            Kind::LateCalls => self.proxies[node].up(Flow::Stall),
+            Kind::LateAnswers => self.proxies[node].down(Flow::Stall),
         }
         *self.counts.entry(kind).or_default() += 1;
         Ok((kind, node))
@@ -111,6 +142,10 @@ impl Faults {
             // Of two cuts the second is mended with the first.
             Kind::CutOff | Kind::Mute | Kind::Deaf => {
                 self.cluster.heal();
+                Ok(())
+            }
+            Kind::LateCalls | Kind::LateAnswers => {
+                self.proxies[node].pass();
                 Ok(())
             }
         }
@@ -131,6 +166,8 @@ impl fmt::Display for Faults {
                 Kind::CutOff => "partitions",
                 Kind::Mute => "nodes muted",
                 Kind::Deaf => "nodes deafened",
+                Kind::LateCalls => "late calls",
+                Kind::LateAnswers => "late answers",
             };
             write!(f, "{count} {what}, ")?;
         }

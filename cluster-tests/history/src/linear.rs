@@ -16,7 +16,8 @@
 //! - Moments that are equal count as overlapping.
 //! - The order in which calls are tried (by the revisions of their answers) changes how long the
 //!   search takes, never what it finds.
-//! - The search takes at most as many steps as it is given.
+//! - The search takes at most as many steps as it is given, and remembers at most
+//!   [`DEAD_BYTES_MAX`] of dead ends; beyond that it may come to the same one again.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,9 +25,12 @@ use crate::call::{Answer, Call, Outcome};
 use crate::error::{Error, Rule};
 use crate::key::Key;
 
-/// Steps that a check of one key may take in a test: some seconds, and some hundred megabytes of
-/// dead ends at worst. A good history takes a few steps a call.
+/// Steps that a check of one key may take in a test: some seconds. A good history takes about one
+/// step a call.
 pub const STEPS_MAX: u64 = 5_000_000;
+/// What the dead ends of one search may take, in bytes (256 MiB): far more than a good history
+/// needs, and no more than a machine for tests has to spare.
+const DEAD_BYTES_MAX: usize = 256 << 20;
 /// How many calls a broken history names.
 const NAMED_MAX: usize = 12;
 
@@ -63,10 +67,13 @@ struct Search<'a> {
     answered: Vec<Candidate<'a>>,
     unanswered: Vec<&'a Call>,
     is_taken: Taken,
-    /// What is left to take below each: the answered call at this place is the first not taken.
+    /// The first answered call that is not taken.
     first: usize,
+    /// How many answered calls are taken.
     taken: usize,
     dead: HashSet<DeadEnd>,
+    /// About what these take.
+    dead_bytes: usize,
     steps: u64,
     steps_max: u64,
     furthest: Furthest,
@@ -111,6 +118,14 @@ struct DeadEnd {
     answered: Vec<usize>,
     unanswered: Vec<usize>,
     key: Key,
+}
+
+impl DeadEnd {
+    /// About what it takes in memory; values are shared.
+    fn bytes(&self) -> usize {
+        let places = self.answered.len() + self.unanswered.len();
+        size_of::<DeadEnd>() + places * size_of::<usize>()
+    }
 }
 
 /// Where the search has come furthest, for people.
@@ -158,6 +173,7 @@ impl<'a> Search<'a> {
             first: 0,
             taken: 0,
             dead: HashSet::new(),
+            dead_bytes: 0,
             steps: 0,
             steps_max,
             furthest: Furthest::default(),
@@ -284,8 +300,11 @@ impl<'a> Search<'a> {
             let next = self.answered_options();
             self.furthest = Furthest { taken: self.taken, key: frame.key.clone(), next };
         }
-        let dead = self.dead_end(frame.key);
-        self.dead.insert(dead);
+        if self.dead_bytes < DEAD_BYTES_MAX {
+            let dead = self.dead_end(frame.key);
+            self.dead_bytes += dead.bytes();
+            self.dead.insert(dead);
+        }
         if let Some(step) = frame.step {
             self.mark(step, false);
         }

@@ -101,11 +101,12 @@ impl Master {
     ) -> anyhow::Result<Next> {
         let source = self.run.sources[self.random.random_range(0..self.run.sources.len())];
         // A claim that got no answer may be the one that was granted.
-        let asked_us = *asked.entry(source).or_insert_with(boot_us);
+        let first = self.run.with(source)[0];
+        let asked_us = *asked.entry(first).or_insert_with(boot_us);
         let token = match self.claim(holder, source).await {
             Ok(Claim::Granted(token)) => token,
             Ok(Claim::Taken) => {
-                asked.remove(&source);
+                asked.remove(&first);
                 return Ok(Next::Turn);
             }
             Ok(Claim::GivenUp) => return Ok(Next::Death(None)),
@@ -130,8 +131,10 @@ impl Master {
         if dies && self.run.lie == Some(Lie::LateOwners) {
             until_us += LATE_US;
         }
-        let owner = self.number;
-        self.run.recorder.tenure(Tenure { owner, source, token, asked_us, from_us, until_us });
+        for &source in self.run.with(source) {
+            let owner = self.number;
+            self.run.recorder.tenure(Tenure { owner, source, token, asked_us, from_us, until_us });
+        }
         if let Some(error) = failed {
             return self.died(holder, &error, Some(fence)).await;
         }
@@ -140,7 +143,7 @@ impl Master {
         }
         match holder.release(source, token).await {
             Ok(true) => {
-                asked.remove(&source);
+                asked.remove(&first);
                 Ok(Next::Turn)
             }
             Ok(false) => bail!("{source} was not held under {token} by a live lease"),

@@ -26,7 +26,9 @@ use writers::Writer;
 const WRITERS: usize = 8;
 const MASTERS: usize = 4;
 const WATCHERS: usize = 3;
-const SOURCES: usize = 3;
+const SOURCES: usize = 4;
+/// So many of them, the first ones, are a group.
+const GROUPED: usize = 2;
 /// After the last fault is mended a write goes through within this time.
 const PROGRESS_MAX: Duration = Duration::from_secs(5);
 /// And every client is served again within this time: calls that were on their way have to be given
@@ -62,6 +64,8 @@ enum Lie {
 #[derive(Clone)]
 struct Run {
     cluster: Arc<Cluster>,
+    /// Where clients reach the nodes.
+    endpoints: Vec<String>,
     namespace: String,
     recorder: Arc<Recorder>,
     object: i64,
@@ -71,7 +75,7 @@ struct Run {
     over: watch::Receiver<bool>,
 }
 
-// G1 G2 G4 G5 G6 S3 S4 C4 C5 C6 M5 S8 W1
+// G1 G2 G4 G5 G6 S3 S4 C4 C5 C6 M5 C7 S8 W1
 #[tokio::test(flavor = "multi_thread")]
 async fn history_under_random_faults_holds() -> anyhow::Result<()> {
     // Faults go on for a round, then the cluster is given a moment to recover.
@@ -79,10 +83,11 @@ async fn history_under_random_faults_holds() -> anyhow::Result<()> {
     let seed = seed()?;
     let options = Options { hide_endpoints: true, network: true, ..Options::default() };
     let cluster = Arc::new(Cluster::start(3, options).await?);
-    let (run, stop) = Run::new(cluster.clone(), "faults", seed, None).await?;
+    let mut faults = Faults::new(cluster.clone(), seed).await?;
+    let (mut run, stop) = Run::new(cluster.clone(), "faults", seed, None).await?;
+    run.endpoints = faults.endpoints();
     let mut clients = run.start(None).await?;
 
-    let mut faults = Faults::new(cluster.clone(), seed);
     let (mut first, mut all) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         faults.go_on_for(round).await?;
@@ -198,23 +203,34 @@ impl Run {
         let object = client.state().get_object_id("history", "Test").await?;
         let mut sources = Vec::new();
         for nth in 0..SOURCES {
-            sources.push(client.change_sources().find_id(&format!("source-{nth}")).await?);
+            let source = client.change_sources().find_id(&format!("source-{nth}")).await?;
+            if nth < GROUPED {
+                client.change_sources().set_group(source, Some("group")).await?;
+            }
+            sources.push(source);
         }
         let (stop, over) = watch::channel(false);
         let (namespace, recorder) = (namespace.to_owned(), Arc::default());
-        let run = Run { cluster, namespace, recorder, object, sources, seed, lie, over };
+        let endpoints = cluster.endpoints();
+        let run = Run { cluster, endpoints, namespace, recorder, object, sources, seed, lie, over };
         Ok((run, stop))
     }
 
     /// A client of its own session that begins with one node and stays there while that answers.
     fn client(&self, number: usize) -> Client {
         self.cluster.client_with(|config| {
-            let nodes = config.endpoints.len();
-            config.endpoints.rotate_left(number % nodes);
+            config.endpoints.clone_from(&self.endpoints);
+            config.endpoints.rotate_left(number % self.endpoints.len());
             config.namespace.clone_from(&self.namespace);
             let is_impatient = number % IMPATIENT_IN == IMPATIENT_IN - 1;
             config.call_timeout = if is_impatient { IMPATIENT_MAX } else { CALL_MAX };
         })
+    }
+
+    /// What is claimed with this source, itself included.
+    fn with(&self, source: i64) -> &[i64] {
+        let index = self.sources.iter().position(|one| *one == source).expect("it is ours");
+        if index < GROUPED { &self.sources[..GROUPED] } else { &self.sources[index..=index] }
     }
 
     async fn start(&self, stale: Option<usize>) -> anyhow::Result<Clients> {
