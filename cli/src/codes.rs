@@ -128,6 +128,8 @@ codes! {
     JoinFailed "join-failed" Refused,
     Compacted "compacted" Refused,
     LimitReached "limit-reached" Refused,
+    QuotaFull "quota-full" Refused,
+    DiskFull "disk-full" Refused,
     Refused "refused" Refused,
     Degraded "degraded" Degraded,
     OutcomeUnknown "outcome-unknown" Unknown,

@@ -47,6 +47,10 @@ pub(crate) struct ConfigFile {
     pub(crate) snapshot_every_entries: Option<u64>,
     /// Log entries kept behind a snapshot.
     pub(crate) log_keep_entries: Option<u64>,
+    /// The most that the state may take, in bytes.
+    pub(crate) quota_bytes: Option<u64>,
+    /// Disk to keep free, in bytes.
+    pub(crate) disk_floor_bytes: Option<u64>,
     /// How the node writes its log: `text` or `json`.
     pub(crate) log_format: Option<LogFormat>,
 }
@@ -115,11 +119,13 @@ mod tests {
              advertise_client = \"a:1\"\nadvertise_peer = \"a:2\"\n\
              peer_source_addr = \"127.0.0.9\"\nnode_id = 3\njoin = [\"b:1\"]\n\
              heartbeat_ms = 50\nelection_min_ms = 150\nelection_max_ms = 300\n\
-             snapshot_every_entries = 1000\nlog_keep_entries = 10\nlog_format = \"json\"\n",
+             snapshot_every_entries = 1000\nlog_keep_entries = 10\nquota_bytes = 9000000\n\
+             disk_floor_bytes = 0\nlog_format = \"json\"\n",
         )
         .unwrap();
         assert_eq!(file.node_id, Some(3));
         assert_eq!(file.join, Some(vec!["b:1".to_owned()]));
+        assert_eq!(file.quota_bytes, Some(9_000_000));
         assert_eq!(file.log_format, Some(LogFormat::Json));
         assert_eq!(file.keys().len(), settings::keys().count());
         for key in settings::keys() {

@@ -121,6 +121,12 @@ fn refused(reason: &str, status: Status, message: &str) -> Failure {
             .help("release it first, or wait for that: holdfast changesource release NAME"),
         "COMPACTED" => Failure::new(Code::Compacted, message)
             .help("list what there is now, and watch without --from-revision"),
+        "QUOTA_FULL" => Failure::new(Code::QuotaFull, "the state has reached its quota")
+            .cause(message)
+            .help("nothing was applied; delete what is not needed: holdfast state del"),
+        "DISK_FULL" => Failure::new(Code::DiskFull, "a disk is nearly full")
+            .cause(message)
+            .help("nothing was applied; free some space on that disk, and repeat"),
         "QUORUM_AT_RISK" => Failure::new(Code::QuorumAtRisk, message)
             .help("bring back the nodes that are away first; holdfast status names them"),
         "FOREIGN_CLUSTER" => Failure::new(Code::ForeignCluster, message)
@@ -225,6 +231,8 @@ mod tests {
             (refused_as("UNKNOWN_OBJECT", Status::NotFound), Code::Absent),
             (refused_as("NAME_TOO_LONG", Status::InvalidArgument), Code::BadRequest),
             (refused_as("TOO_MANY_SESSIONS", Status::ResourceExhausted), Code::LimitReached),
+            (refused_as("QUOTA_FULL", Status::ResourceExhausted), Code::QuotaFull),
+            (refused_as("DISK_FULL", Status::ResourceExhausted), Code::DiskFull),
             (refused_as("SOMETHING_NEW", Status::FailedPrecondition), Code::Refused),
         ];
         for (error, code) in cases {

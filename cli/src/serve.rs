@@ -93,6 +93,8 @@ pub(crate) fn settle(args: &ServeArgs, file: ConfigFile) -> Outcome<Config> {
         file.snapshot_every_entries,
     );
     set(&mut config.log_keep_entries, args.log_keep_entries, file.log_keep_entries);
+    set(&mut config.quota_bytes, args.quota_bytes, file.quota_bytes);
+    set(&mut config.disk_floor_bytes, args.disk_floor_bytes, file.disk_floor_bytes);
     config.log_format = args.log_format.or(file.log_format).unwrap_or(config.log_format);
     config.unsafe_no_sync = args.unsafe_no_sync;
     check(&config)?;

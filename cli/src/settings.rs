@@ -112,6 +112,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         value: |config| Some(config.log_keep_entries.to_string()),
     },
     Setting {
+        key: "quota_bytes",
+        bound: "1048576 or more",
+        example: "",
+        value: |config| Some(config.quota_bytes.to_string()),
+    },
+    Setting {
+        key: "disk_floor_bytes",
+        bound: "67108864 or more, or 0 for none",
+        example: "",
+        value: |config| Some(config.disk_floor_bytes.to_string()),
+    },
+    Setting {
         key: "log_format",
         bound: "text or json",
         example: "",

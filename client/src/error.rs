@@ -506,6 +506,8 @@ mod tests {
             (Code::FailedPrecondition, "STALE_SEQ", Reach::Forgotten),
             (Code::ResourceExhausted, "TOO_MANY_UNDECIDED", Reach::Copy),
             (Code::ResourceExhausted, "TOO_MANY_SESSIONS", Reach::Copy),
+            (Code::ResourceExhausted, "QUOTA_FULL", Reach::Copy),
+            (Code::ResourceExhausted, "DISK_FULL", Reach::Copy),
         ];
         for (code, reason, expected) in expected {
             assert_eq!(reach(code, reason), expected, "{reason}");

@@ -175,11 +175,16 @@ async fn values_are_those_of_what_happened() -> anyhow::Result<()> {
         ("claims", 1.0),
         ("queue_places", 1.0),
         ("watches", 1.0),
-        ("held_calls", 0.0),
+        (r#"waiting_calls{queue="held"}"#, 0.0),
+        (r#"waiting_calls{queue="proposed"}"#, 0.0),
+        (r#"waiting_bytes{queue="proposed"}"#, 0.0),
+        (r#"alarm{name="quota-full"}"#, 0.0),
     ];
     for (name, value) in exactly {
         ensure!(now(name)? == value, "{name} is not {value}\n{}", after.text);
     }
+    ensure!(now("quota_bytes")? > now("state_bytes")?, "{}", after.text);
+    ensure!(now("disk_free_bytes")? > now("disk_floor_bytes")?, "{}", after.text);
     ensure!(now("sessions")? >= 2.0, "both of ours");
     for other in (0..3).filter(|other| *other != leader) {
         let label = format!("{{node=\"{}\"}}", other + 1);

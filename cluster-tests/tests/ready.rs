@@ -61,7 +61,7 @@ async fn a_follower_that_lost_its_leader_is_not_ready() -> anyhow::Result<()> {
     cluster
         .wait("a call is held", || async {
             let now = Exposition::of(&cluster, left).await.ok()?;
-            (now.value("holdfast_held_calls")? > 0.0).then_some(())
+            (now.value(r#"holdfast_waiting_calls{queue="held"}"#)? > 0.0).then_some(())
         })
         .await?;
     let now = Exposition::of(&cluster, left).await?;

@@ -25,7 +25,7 @@ use crate::fault::Fault;
 use crate::machine::Stop;
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, View};
-use crate::{Refusal, State, groups, leases, masters, queues};
+use crate::{Refusal, State, groups, growth, leases, masters, queues};
 
 /// Ids of change sources by namespace and name.
 const SOURCE_IDS: Table<(String, String), i64> = Table::new(0x41, "change source id");
@@ -189,6 +189,29 @@ pub(crate) fn known(view: View<'_>, command: &Command) -> Result<Option<Reply>, 
         | Command::Await { .. }
         | Command::StopAwaiting { .. }
         | Command::SetGroup { .. } => Ok(None),
+    }
+}
+
+/// At most how many bytes a command adds, but for claims and places in queues: a fail-over needs them.
+pub(crate) fn growth(view: View<'_>, command: &Command) -> u64 {
+    match command {
+        Command::FindId { namespace, name } => {
+            match SOURCE_IDS.contains(view, (namespace.as_str(), name.as_str())) {
+                true => 0,
+                false => growth::of_rows(2, 2 * command.text_bytes()),
+            }
+        }
+        Command::SetGroup { namespace, changesource, group: Some(group) }
+            if !groups::has_member(view, namespace, group, *changesource) =>
+        {
+            growth::of_rows(1, 2 * command.text_bytes())
+        }
+        Command::SetMaster { .. }
+        | Command::Claim { .. }
+        | Command::Release { .. }
+        | Command::Await { .. }
+        | Command::StopAwaiting { .. }
+        | Command::SetGroup { .. } => 0,
     }
 }
 

@@ -32,7 +32,7 @@ use crate::limits::{
 use crate::machine::Stop;
 use crate::refusal::{Field, check_bounds, check_id, check_name};
 use crate::table::{Table, Txn, Value, View};
-use crate::{Bytes, Refusal, State, state};
+use crate::{Bytes, Refusal, State, growth, state};
 
 /// Places by namespace, object, name and token.
 const QUEUES: Table<(String, i64, String, u64), Place> = Table::new(0x23, "creation place");
@@ -178,6 +178,17 @@ pub(crate) fn known(view: View<'_>, command: &Command) -> Result<Option<Reply>, 
     match command {
         Command::Ask { .. } => Ok(state::standing(view, command.item())?.map(exists)),
         Command::Keep { .. } | Command::Abandon { .. } => Ok(None),
+    }
+}
+
+/// At most how many bytes a command adds. Asking grows, as the value would: better no creation than one
+/// whose value finds no room.
+pub(crate) fn growth(view: View<'_>, command: &Command) -> u64 {
+    match command {
+        Command::Ask { .. } if !view.rows.contains_key(&*state::item_key(command.item())) => {
+            growth::of_rows(3, 3 * command.text_bytes())
+        }
+        Command::Ask { .. } | Command::Keep { .. } | Command::Abandon { .. } => 0,
     }
 }
 

@@ -31,7 +31,7 @@
 //! | `header.rs` | [`Header`]: position in the log, revision, clock, digest |
 //! | `entry.rs` | [`Entry`], [`Request`], [`Command`], [`Reply`], [`Response`] and their bytes |
 //! | `refusal.rs`, `fault.rs` | every deterministic no; every reason to stop |
-//! | `admit.rs` | what the leader can decide before it proposes |
+//! | `admit.rs`, `growth.rs` | what the leader can decide before it proposes; how much a request adds |
 //! | `table.rs`, `encoding.rs` | typed tables over the map; ordered keys, versioned values |
 //! | `sessions.rs` | exactly-once |
 //! | `state.rs`, `masters.rs`, `changesources.rs` | one connector each |
@@ -63,6 +63,7 @@ mod entry;
 pub mod events;
 mod fault;
 mod groups;
+mod growth;
 mod header;
 pub mod inspect;
 mod leases;

@@ -29,7 +29,7 @@ use crate::machine::Stop;
 use crate::plant::{self, Plant};
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, Value, View};
-use crate::{Refusal, State, claims, limits, queues};
+use crate::{Refusal, State, claims, growth, limits, queues};
 
 /// Masters by namespace and id.
 const MASTERS: Table<(String, i64), Record> = Table::new(0x30, "master");
@@ -197,6 +197,19 @@ pub(crate) fn known(view: View<'_>, command: &Command) -> Result<Option<Reply>, 
         | Command::OpenLease { .. }
         | Command::KeepAlive { .. }
         | Command::CloseLease { .. } => Ok(None),
+    }
+}
+
+/// At most how many bytes a command adds.
+pub(crate) fn growth(view: View<'_>, command: &Command) -> u64 {
+    match command {
+        Command::FindId { namespace, name } | Command::OpenLease { namespace, name, .. } => {
+            match MASTER_IDS.contains(view, (namespace.as_str(), name.as_str())) {
+                true => 0,
+                false => growth::of_rows(2, 2 * command.text_bytes()),
+            }
+        }
+        Command::SetState { .. } | Command::KeepAlive { .. } | Command::CloseLease { .. } => 0,
     }
 }
 

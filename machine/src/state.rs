@@ -30,7 +30,7 @@ use crate::fault::Fault;
 use crate::machine::Stop;
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, Value, View};
-use crate::{Bytes, Refusal, State, creators, limits};
+use crate::{Bytes, Refusal, State, creators, growth, limits};
 
 /// Objects by namespace and id.
 const OBJECTS: Table<(String, i64), Named> = Table::new(0x20, "object");
@@ -320,6 +320,27 @@ pub(crate) fn judge(view: View<'_>, session: u64, command: &Command) -> Result<V
     let is_absent = item.is_none();
     let other_revision = item.map_or(0, |item| item.others_wrote(session));
     Ok(reply.map_or(Verdict::Change { other_revision, is_absent }, Verdict::Stands))
+}
+
+/// At most how many bytes a command adds.
+pub(crate) fn growth(view: View<'_>, command: &Command) -> Result<u64, Fault> {
+    Ok(match command {
+        Command::GetObjectId { namespace, name, class_name } => {
+            let key = (namespace.as_str(), name.as_str(), class_name.as_str());
+            match OBJECT_IDS.contains(view, key) {
+                true => 0,
+                false => growth::of_rows(2, 2 * command.text_bytes()),
+            }
+        }
+        Command::Set { namespace, object, name, value, .. }
+        | Command::Create { namespace, object, name, value, .. } => {
+            match ITEMS.get(view, (namespace.as_str(), *object, name.as_str()))? {
+                Some(item) => value.len().saturating_sub(item.value.len()) as u64,
+                None => growth::of_rows(1, command.text_bytes()),
+            }
+        }
+        Command::Delete { .. } => 0,
+    })
 }
 
 impl Item<'_> {

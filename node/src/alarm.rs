@@ -11,6 +11,15 @@ pub(crate) struct Alarms {
 
 /// The states of two nodes differ, and no majority says which is right.
 pub(crate) const DIVERGED: &str = "diverged";
+/// This node has less disk left than it keeps free.
+pub(crate) const DISK_LOW: &str = "disk-low";
+/// Growth of the state is refused for its quota; raised by the leader.
+pub(crate) const QUOTA_FULL: &str = "quota-full";
+/// The state has come near its quota; raised by the leader.
+pub(crate) const QUOTA_NEAR: &str = "quota-near";
+
+/// Every alarm there is.
+pub(crate) const ALL: [&str; 4] = [DIVERGED, DISK_LOW, QUOTA_FULL, QUOTA_NEAR];
 
 impl Alarms {
     /// Raises an alarm, or changes its text; logs the first time.
@@ -26,6 +35,12 @@ impl Alarms {
         if raised.remove(name).is_some() {
             tracing::info!("alarm {name} is over");
         }
+    }
+
+    /// Whether an alarm is raised.
+    pub(crate) fn is_raised(&self, name: &str) -> bool {
+        let raised = self.raised.lock().expect("no code panics while it holds this lock");
+        raised.contains_key(name)
     }
 
     /// One line each, in order of their names.

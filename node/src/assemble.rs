@@ -22,6 +22,7 @@ use crate::raft::network::{Factory, Peers};
 use crate::raft::peer::{Own, SnapshotCounters};
 use crate::raft::types::{Member, Raft};
 use crate::read::Reads;
+use crate::room::Room;
 use crate::runtime::{self, Pace, watch};
 use crate::store::{DataDir, LogStore, StateStore, StoreError};
 use crate::{agree, expire, members, trim};
@@ -100,8 +101,8 @@ pub(crate) async fn assemble(parts: Parts) -> Result<(Arc<Node>, StateStore), Un
     let lead = leadership::follow(&raft, &applied, &pace, config.election_max_ms, &tasks);
     let reads =
         Reads::start(raft.clone(), Arc::clone(&applied), lead.clone(), peers.clone(), &tasks);
-    let proposer =
-        Proposer::start(raft.clone(), Arc::clone(&applied), lead.clone(), reads.clone(), &tasks);
+    let room = Arc::new(Room::new(config.quota_bytes, config.disk_floor_bytes));
+    let proposer = Proposer::start(&raft, &applied, &lead, &reads, &room, &tasks);
     let forwarder = Forwarder::start(peers.clone(), &tasks);
     let node = Arc::new(Node {
         config,
@@ -115,13 +116,14 @@ pub(crate) async fn assemble(parts: Parts) -> Result<(Arc<Node>, StateStore), Un
         snapshots,
         log,
         held: Node::held_calls(),
+        room,
         measures: Measures::default(),
         changing: tokio::sync::Mutex::new(()),
         pace,
         alarms: Alarms::default(),
         stop_reason,
         tasks,
-        _dir: dir,
+        dir,
     });
     background(&node);
     Ok((node, state))

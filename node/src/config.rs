@@ -10,6 +10,12 @@ pub const CLIENT_PORT: u16 = 7480;
 /// The port for other nodes, unless told otherwise.
 pub const PEER_PORT: u16 = 7481;
 
+/// The smallest quota, in bytes: one value of the greatest length nearly fills it.
+const QUOTA_BYTES_MIN: u64 = 1 << 20;
+
+/// The lowest floor, in bytes: the store's files grow by 8 MiB at a time.
+const DISK_FLOOR_BYTES_MIN: u64 = 64 << 20;
+
 /// How a node comes to its cluster. Needed at the first start only: a directory that belongs to a
 /// cluster goes on in it, whatever this says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +81,11 @@ pub struct Config {
     pub snapshot_every_entries: u64,
     /// How many entries behind the snapshot are kept, for followers that were away for a moment.
     pub log_keep_entries: u64,
+    /// The most that keys and values of the state may take, in bytes: growth beyond it is refused.
+    pub quota_bytes: u64,
+    /// Growth is refused while less than this is free on the disk of the data directory, in bytes;
+    /// the rest is the reserve from which everything else goes on. 0: no floor.
+    pub disk_floor_bytes: u64,
     /// How whoever runs the node writes its log; the node itself only speaks to `tracing`.
     pub log_format: LogFormat,
     /// Leave out the syncs that make writes durable. For tests only: a power cut loses
@@ -113,6 +124,8 @@ impl Config {
             election_max_ms: 300,
             snapshot_every_entries: 50_000,
             log_keep_entries: 10_000,
+            quota_bytes: 2 << 30,
+            disk_floor_bytes: 256 << 20,
             log_format: LogFormat::Text,
             unsafe_no_sync: false,
         }
@@ -137,6 +150,14 @@ impl Config {
         }
         if self.snapshot_every_entries == 0 {
             return invalid("snapshot-every-entries", "0".to_owned(), "it must be 1 or more");
+        }
+        if self.quota_bytes < QUOTA_BYTES_MIN {
+            let rule = "it must be 1048576 (1 MiB) or more";
+            return invalid("quota-bytes", self.quota_bytes.to_string(), rule);
+        }
+        if (1..DISK_FLOOR_BYTES_MIN).contains(&self.disk_floor_bytes) {
+            let rule = "it must be 67108864 (64 MiB) or more, or 0 for none";
+            return invalid("disk-floor-bytes", self.disk_floor_bytes.to_string(), rule);
         }
         Ok(())
     }
@@ -173,5 +194,18 @@ mod tests {
         assert_eq!(config.validate(), Ok(()));
         config.election_max_ms = config.election_min_ms;
         assert!(config.validate().is_err());
+    }
+
+    #[test]
+    fn quota_and_floor_have_a_least_size() {
+        let config = Config { quota_bytes: (1 << 20) - 1, ..Config::new("/tmp/x") };
+        let error = config.validate().unwrap_err().to_string();
+        assert_eq!(error, "quota-bytes is 1048575: it must be 1048576 (1 MiB) or more");
+        let config = Config { quota_bytes: 1 << 20, disk_floor_bytes: 0, ..config };
+        assert_eq!(config.validate(), Ok(()));
+        let config = Config { disk_floor_bytes: (64 << 20) - 1, ..config };
+        assert!(config.validate().is_err());
+        let config = Config { disk_floor_bytes: 64 << 20, ..config };
+        assert_eq!(config.validate(), Ok(()));
     }
 }

@@ -14,13 +14,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::leadership::Leader;
 use crate::node::Node;
+use crate::places::{Limits, Place, Places};
 use crate::propose::{Attempt, Failed, NotProposed};
 use crate::raft::network::{ForwardStream, Peers};
 use crate::raft::peer::PeerError;
+use crate::room::NoRoom;
 use crate::runtime::{self, Instant};
 
-/// How many requests wait to be handed over; one more is refused as overloaded.
-const QUEUE_MAX: usize = 16_384;
+/// How many requests are on their way to the leader, from their arrival to their answer; one more
+/// is refused as overloaded. Bytes: 256 of the longest values.
+const ON_THEIR_WAY: Limits =
+    Limits { waiting: "are on their way to the leader", calls_max: 16_384, bytes_max: 256 << 20 };
 /// How many requests wait for the connection to take them.
 const ON_STREAM_MAX: usize = 1024;
 /// How long opening the stream may take before the attempt is given up.
@@ -30,25 +34,28 @@ const OPEN_MAX: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct Forwarder {
     queue: mpsc::Sender<Outgoing>,
+    pub(crate) places: Places,
 }
 
 struct Outgoing {
     leader: u64,
     request: Bytes,
     timeout_ms: u64,
+    owed: Owed,
+}
+
+/// An answer that is owed to a caller; it keeps its place until then, also when the caller has
+/// gone.
+struct Owed {
     answer: oneshot::Sender<Attempt>,
+    _place: Place,
 }
 
 impl Forwarder {
     pub(crate) fn start(peers: Peers, tasks: &runtime::Tasks) -> Forwarder {
-        let (queue, outgoing) = mpsc::channel(QUEUE_MAX);
+        let (queue, outgoing) = mpsc::channel(ON_THEIR_WAY.calls_max);
         tasks.spawn(run(peers, outgoing));
-        Forwarder { queue }
-    }
-
-    /// How many requests wait to be handed over.
-    pub(crate) fn waiting(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
+        Forwarder { queue, places: Places::new(ON_THEIR_WAY) }
     }
 
     /// Sends a request to the leader and waits for its answer, at most until the deadline.
@@ -62,16 +69,20 @@ impl Forwarder {
             reason: NotProposed::Overloaded,
             message: error.to_string(),
         })?;
+        let place = self.places.take(encoded.len()).map_err(|crowded| Failed::NotProposed {
+            reason: NotProposed::Overloaded,
+            message: crowded.to_string(),
+        })?;
         let timeout = deadline.saturating_duration_since(runtime::now());
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let (answer, wait) = oneshot::channel();
-        let outgoing = Outgoing { leader, request: Bytes::from(encoded), timeout_ms, answer };
-        self.queue.try_send(outgoing).map_err(|error| Failed::NotProposed {
-            reason: match error {
-                mpsc::error::TrySendError::Full(_) => NotProposed::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => NotProposed::Stopping,
-            },
-            message: format!("{QUEUE_MAX} requests wait already, or this node is stopping"),
+        let request = Bytes::from(encoded);
+        let outgoing =
+            Outgoing { leader, request, timeout_ms, owed: Owed { answer, _place: place } };
+        // It has room for all places, so this fails only when the node stops.
+        self.queue.try_send(outgoing).map_err(|_| Failed::NotProposed {
+            reason: NotProposed::Stopping,
+            message: "this node is stopping".to_owned(),
         })?;
         wait.await.unwrap_or_else(|_| Err(Failed::Unknown("the node stopped".to_owned())))
     }
@@ -82,7 +93,7 @@ struct Link {
     leader: u64,
     requests: mpsc::Sender<peer::ForwardRequest>,
     answers: ForwardStream,
-    owed: BTreeMap<u64, oneshot::Sender<Attempt>>,
+    owed: BTreeMap<u64, Owed>,
 }
 
 async fn run(peers: Peers, mut queue: mpsc::Receiver<Outgoing>) {
@@ -129,14 +140,14 @@ async fn send(peers: &Peers, link: &mut Option<Link>, id: u64, outgoing: Outgoin
             Err(message) => {
                 let failed = Failed::NotProposed { reason: NotProposed::NotLeader, message };
                 // Nobody waits any more: nothing was sent.
-                let _ = outgoing.answer.send(Err(failed));
+                let _ = outgoing.owed.answer.send(Err(failed));
                 return;
             }
         }
     }
     let open = link.as_mut().expect("it was opened above");
-    let Outgoing { request, timeout_ms, answer, .. } = outgoing;
-    open.owed.insert(id, answer);
+    let Outgoing { request, timeout_ms, owed, .. } = outgoing;
+    open.owed.insert(id, owed);
     let request = peer::ForwardRequest { id, request, timeout_ms };
     if open.requests.send(request).await.is_err() {
         let broken = link.take().expect("it was open above");
@@ -153,9 +164,9 @@ async fn open(peers: &Peers, leader: u64) -> Result<Link, String> {
 }
 
 fn deliver(link: &mut Link, response: peer::ForwardResponse) {
-    let Some(answer) = link.owed.remove(&response.id) else { return };
+    let Some(owed) = link.owed.remove(&response.id) else { return };
     // Nobody waits any more: the outcome stays stored for a retry.
-    let _ = answer.send(attempt(response.outcome));
+    let _ = owed.answer.send(attempt(response.outcome));
 }
 
 fn attempt(outcome: Option<Outcome>) -> Attempt {
@@ -163,7 +174,7 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
         Some(Outcome::Response(bytes)) => Response::decode(&bytes)
             .map_err(|error| Failed::Unknown(format!("the leader's answer: {error}"))),
         Some(Outcome::NotProposed(not)) => {
-            let reason = reason_from_wire(&not.reason);
+            let reason = reason_from_wire(&not);
             Err(Failed::NotProposed { reason, message: not.message })
         }
         Some(Outcome::Unknown(unknown)) => Err(Failed::Unknown(unknown.message)),
@@ -172,9 +183,9 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
 }
 
 fn break_off(link: Link, cause: &str) {
-    for answer in link.owed.into_values() {
+    for owed in link.owed.into_values() {
         // Nobody waits any more: the caller knows that the outcome is open.
-        let _ = answer.send(Err(Failed::Unknown(cause.to_owned())));
+        let _ = owed.answer.send(Err(Failed::Unknown(cause.to_owned())));
     }
 }
 
@@ -210,30 +221,70 @@ fn outcome_to_wire(attempt: Attempt) -> Outcome {
             Ok(bytes) => Outcome::Response(Bytes::from(bytes)),
             Err(error) => Outcome::Unknown(peer::Unknown { message: error.to_string() }),
         },
-        Err(Failed::NotProposed { reason, message }) => Outcome::NotProposed(peer::NotProposed {
-            reason: reason_to_wire(reason).to_owned(),
-            message,
-            leader_id: 0,
-        }),
+        Err(Failed::NotProposed { reason, message }) => {
+            Outcome::NotProposed(not_proposed_to_wire(reason, message))
+        }
         Err(Failed::Unknown(message)) => Outcome::Unknown(peer::Unknown { message }),
     }
 }
 
-/// The stable word for a reason, as it travels between nodes.
-fn reason_to_wire(reason: NotProposed) -> &'static str {
-    match reason {
-        NotProposed::NotLeader => "NOT_LEADER",
-        NotProposed::Overloaded => "OVERLOADED",
-        NotProposed::Stopping => "STOPPING",
-    }
+/// A request that was not proposed, as that travels between nodes.
+fn not_proposed_to_wire(reason: NotProposed, message: String) -> peer::NotProposed {
+    let mut not = peer::NotProposed { message, ..Default::default() };
+    let word = match reason {
+        NotProposed::NotLeader => NOT_LEADER,
+        NotProposed::Overloaded => OVERLOADED,
+        NotProposed::Stopping => STOPPING,
+        NotProposed::NoRoom(NoRoom::Quota { actual, asked, allowed }) => {
+            (not.actual_bytes, not.asked_bytes, not.allowed_bytes) = (actual, asked, allowed);
+            QUOTA_FULL
+        }
+        NotProposed::NoRoom(NoRoom::Disk { node, actual, allowed }) => {
+            (not.node_id, not.actual_bytes, not.allowed_bytes) = (node, actual, allowed);
+            DISK_FULL
+        }
+    };
+    word.clone_into(&mut not.reason);
+    not
 }
 
 /// An unknown word comes from a newer node; what it shares with all others is that another try
 /// is free.
-fn reason_from_wire(reason: &str) -> NotProposed {
-    match reason {
-        "OVERLOADED" => NotProposed::Overloaded,
-        "STOPPING" => NotProposed::Stopping,
+fn reason_from_wire(not: &peer::NotProposed) -> NotProposed {
+    let (actual, asked, allowed) = (not.actual_bytes, not.asked_bytes, not.allowed_bytes);
+    match not.reason.as_str() {
+        OVERLOADED => NotProposed::Overloaded,
+        STOPPING => NotProposed::Stopping,
+        QUOTA_FULL => NotProposed::NoRoom(NoRoom::Quota { actual, asked, allowed }),
+        DISK_FULL => NotProposed::NoRoom(NoRoom::Disk { node: not.node_id, actual, allowed }),
         _ => NotProposed::NotLeader,
+    }
+}
+
+/// The stable words for why a request was not proposed.
+const NOT_LEADER: &str = "NOT_LEADER";
+const OVERLOADED: &str = "OVERLOADED";
+const STOPPING: &str = "STOPPING";
+const QUOTA_FULL: &str = "QUOTA_FULL";
+const DISK_FULL: &str = "DISK_FULL";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_travel_with_their_numbers() {
+        for reason in [
+            NotProposed::NotLeader,
+            NotProposed::Overloaded,
+            NotProposed::Stopping,
+            NotProposed::NoRoom(NoRoom::Quota { actual: 1, asked: 2, allowed: 3 }),
+            NotProposed::NoRoom(NoRoom::Disk { node: 4, actual: 5, allowed: 6 }),
+        ] {
+            let wire = not_proposed_to_wire(reason, "why".to_owned());
+            assert_eq!((reason_from_wire(&wire), wire.message.as_str()), (reason, "why"));
+        }
+        let newer = peer::NotProposed { reason: "NEWER".to_owned(), ..Default::default() };
+        assert_eq!(reason_from_wire(&newer), NotProposed::NotLeader);
     }
 }

@@ -35,15 +35,19 @@ mod members;
 #[cfg(not(feature = "sim"))]
 mod metrics;
 mod node;
+mod places;
 mod propose;
 mod raft;
 mod read;
 mod readiness;
+mod room;
 mod runtime;
 #[cfg(not(feature = "sim"))]
 mod serve;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(not(feature = "sim"))]
+mod space;
 #[cfg(not(feature = "sim"))]
 pub mod store;
 mod trim;

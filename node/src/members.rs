@@ -138,7 +138,7 @@ impl Node {
         self.must_lead()?;
         let target = match to {
             Some(target) => target,
-            None => best_heir(&self.raft).ok_or(Refused::QuorumAtRisk {
+            None => best_heir(&self.raft, |_| true).ok_or(Refused::QuorumAtRisk {
                 alive: 1,
                 voters: 1,
                 needed: 2,
@@ -250,8 +250,8 @@ pub(crate) fn silent(raft: &Raft) -> BTreeMap<u64, Duration> {
     heartbeat.iter().filter_map(|(id, seen)| seen.map(|seen| (*id, seen.elapsed()))).collect()
 }
 
-/// The voter other than this node that has most of the log.
-pub(crate) fn best_heir(raft: &Raft) -> Option<u64> {
+/// The voter other than this node that has most of the log, among those that are fit for the lead.
+pub(crate) fn best_heir(raft: &Raft, is_fit: impl Fn(u64) -> bool) -> Option<u64> {
     let voters: BTreeSet<u64> = raft.voter_ids().collect();
     let silent = silent(raft);
     let metrics = raft.metrics();
@@ -259,7 +259,7 @@ pub(crate) fn best_heir(raft: &Raft) -> Option<u64> {
     let replication = metrics.replication.as_ref()?;
     replication
         .iter()
-        .filter(|(id, _)| **id != metrics.id && voters.contains(id))
+        .filter(|(id, _)| **id != metrics.id && voters.contains(id) && is_fit(**id))
         .filter(|(id, _)| silent.get(id).is_some_and(|silent| *silent < ALIVE_MAX))
         .max_by_key(|(_, matched)| **matched)
         .map(|(id, _)| *id)

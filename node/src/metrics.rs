@@ -22,9 +22,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::alarm;
 use crate::leadership::Leader;
 use crate::members;
 use crate::node::Node;
+use crate::places::Places;
 use crate::store::sync;
 
 /// The metrics of one node.
@@ -96,6 +98,7 @@ impl Collector for Now {
         self.replication(&mut page)?;
         self.writing(&mut page)?;
         self.waiting(&mut page)?;
+        self.room(&mut page)?;
         self.state(&mut page)
     }
 }
@@ -211,16 +214,28 @@ impl Now {
 
     fn waiting(&self, page: &mut Page<'_>) -> fmt::Result {
         let node = &self.0;
-        page.gauge("held_calls", "Writes that wait for a leader", node.held_now())?;
-        page.gauge(
-            "proposer_waiting",
-            "Requests that wait to be put into an entry",
-            node.proposer.waiting(),
+        let places = [
+            ("held", &node.held),
+            ("proposed", &node.proposer.places),
+            ("forwarded", &node.forwarder.places),
+        ];
+        let by_queue = |value: fn(&Places) -> u64| {
+            places.map(|(name, places)| ([("queue", name.to_owned())], value(places)))
+        };
+        page.gauge_by(
+            "waiting_calls",
+            "Writes that wait: for a leader, to be put into an entry, for the leader's answer",
+            by_queue(|places| places.taken() as u64),
         )?;
-        page.gauge(
-            "forwarder_waiting",
-            "Writes that wait to be sent on to the leader",
-            node.forwarder.waiting(),
+        page.bytes_by(
+            "waiting",
+            "The names and values of those writes",
+            by_queue(|places| places.taken_bytes() as u64),
+        )?;
+        page.counters_by(
+            "overloaded",
+            "Writes that were refused because too many waited",
+            by_queue(Places::turned_away),
         )?;
         page.gauge(
             "reads_waiting",
@@ -228,6 +243,36 @@ impl Now {
             node.reads.waiting(),
         )?;
         page.gauge("watches", "Watches open on this node", node.applied.watches())
+    }
+
+    fn room(&self, page: &mut Page<'_>) -> fmt::Result {
+        let node = &self.0;
+        page.bytes("quota", "The most that the state may take", node.room.quota_bytes())?;
+        // Nothing before the first look.
+        let space = node.room.space();
+        page.bytes_by(
+            "disk_free",
+            "What is free on the disk of the data",
+            space.map(|space| ([], space.free_bytes)),
+        )?;
+        page.bytes_by(
+            "disk_floor",
+            "What is to stay free on it",
+            space.map(|space| ([], space.floor_bytes)),
+        )?;
+        let (quota, disk) = node.room.refused();
+        let refused = [("quota", quota), ("disk", disk)];
+        page.counters_by(
+            "growth_refused",
+            "Writes that this node has refused as leader for want of room",
+            refused.map(|(reason, count)| ([("reason", reason.to_owned())], count)),
+        )?;
+        let raised = |name: &str| u64::from(node.alarms.is_raised(name));
+        page.gauge_by(
+            "alarm",
+            "Whether an alarm is raised on this node",
+            alarm::ALL.map(|name| ([("name", name.to_owned())], raised(name))),
+        )
     }
 
     fn state(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -288,6 +333,30 @@ impl Page<'_> {
         lines: impl IntoIterator<Item = ([Label; N], u64)>,
     ) -> fmt::Result {
         lines_of(self.begin(name, help, None, MetricType::Gauge)?, lines)
+    }
+
+    /// As [`Page::gauge_by`], in bytes.
+    fn bytes_by<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        lines: impl IntoIterator<Item = ([Label; N], u64)>,
+    ) -> fmt::Result {
+        lines_of(self.begin(name, help, Some(&Unit::Bytes), MetricType::Gauge)?, lines)
+    }
+
+    /// As [`Page::gauge_by`], for what only rises.
+    fn counters_by<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        lines: impl IntoIterator<Item = ([Label; N], u64)>,
+    ) -> fmt::Result {
+        let mut family = self.begin(name, help, None, MetricType::Counter)?;
+        for (labels, value) in lines {
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     /// As [`Page::gauge_by`], in a unit.

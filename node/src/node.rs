@@ -9,24 +9,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_machine::{Request, Response, State};
-use tokio::sync::Semaphore;
 
 use crate::alarm::Alarms;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::leadership::{Lead, Leader};
 use crate::measures::Measures;
+use crate::places::{Limits, Places};
 use crate::propose::{Attempt, Failed, NotProposed, Proposer};
 use crate::raft::machine::Applied;
 use crate::raft::network::Peers;
 use crate::raft::peer::SnapshotCounters;
 use crate::raft::types::Raft;
 use crate::read::{ReadFailed, Reads};
+use crate::room::Room;
 use crate::runtime::{self, Instant, Pace, watch};
 use crate::store::{DataDir, LogStore};
 
 /// How many calls are held at most while there is no leader; one more is refused as overloaded.
-const HELD_MAX: usize = 16_384;
+/// Enough for 64 connections with their 256 requests each, or for 64 of the longest values.
+const HELD: Limits =
+    Limits { waiting: "wait for a leader", calls_max: 16_384, bytes_max: 64 << 20 };
 /// Pause before another try, such as at a leader that is not ready yet; a change of the lead ends
 /// it.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -52,7 +55,8 @@ pub(crate) struct Node {
     pub(crate) reads: Reads,
     pub(crate) snapshots: Arc<SnapshotCounters>,
     pub(crate) log: LogStore,
-    pub(crate) held: Semaphore,
+    pub(crate) held: Places,
+    pub(crate) room: Arc<Room>,
     pub(crate) measures: Measures,
     /// Held while the membership changes, also while the change waits for a quorum: that is what
     /// makes it one change at a time.
@@ -62,13 +66,13 @@ pub(crate) struct Node {
     /// Set once, by whatever makes the node stop by itself.
     pub(crate) stop_reason: watch::Sender<Option<String>>,
     pub(crate) tasks: runtime::Tasks,
-    /// Keeps the directory locked for as long as the node lives.
-    pub(crate) _dir: DataDir,
+    /// Locked for as long as the node lives.
+    pub(crate) dir: DataDir,
 }
 
 impl Node {
-    pub(crate) fn held_calls() -> Semaphore {
-        Semaphore::new(HELD_MAX)
+    pub(crate) fn held_calls() -> Places {
+        Places::new(HELD)
     }
 
     /// Makes the node stop, saying why; the first reason stands.
@@ -81,11 +85,6 @@ impl Node {
             }
             first
         });
-    }
-
-    /// How many calls wait for a leader.
-    pub(crate) fn held_now(&self) -> usize {
-        HELD_MAX - self.held.available_permits()
     }
 
     /// Carries a write out exactly once, wherever the leader is.
@@ -119,7 +118,10 @@ impl Node {
                 Err(failed) => failed,
             };
             let given_up = match &failed {
-                Failed::NotProposed { reason: NotProposed::Overloaded, .. } => true,
+                Failed::NotProposed {
+                    reason: NotProposed::Overloaded | NotProposed::NoRoom(_),
+                    ..
+                } => true,
                 Failed::NotProposed { .. } | Failed::Unknown(_) => {
                     let resume = runtime::now() + RETRY_PAUSE;
                     if resume < deadline {
@@ -178,7 +180,7 @@ impl Node {
         let Lead { term, leader } = lead.borrow_and_update().clone();
         let attempt = async {
             match leader {
-                Leader::None => return self.hold(&mut lead, deadline).await,
+                Leader::None => return self.hold(request, &mut lead, deadline).await,
                 Leader::Me(_) => runtime::select! {
                     attempt = self.proposer.propose(request.clone()) => attempt,
                     () = moved_on(&mut lead, term) => Err(left_behind()),
@@ -197,11 +199,16 @@ impl Node {
     }
 
     /// Waits until something is known about a leader.
-    async fn hold(&self, lead: &mut watch::Receiver<Lead>, deadline: Instant) -> Attempt {
+    async fn hold(
+        &self,
+        request: &Request,
+        lead: &mut watch::Receiver<Lead>,
+        deadline: Instant,
+    ) -> Attempt {
         let not_proposed = |reason, message: String| Err(Failed::NotProposed { reason, message });
-        let Ok(_permit) = self.held.try_acquire() else {
-            let message = format!("{HELD_MAX} calls wait for a leader already");
-            return not_proposed(NotProposed::Overloaded, message);
+        let _place = match self.held.take(request.encoded_len_hint()) {
+            Ok(place) => place,
+            Err(crowded) => return not_proposed(NotProposed::Overloaded, crowded.to_string()),
         };
         let margin = RETRY_PAUSE.min(deadline.saturating_duration_since(runtime::now()) / 2);
         match runtime::until(deadline - margin, lead.changed()).await {

@@ -25,15 +25,18 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::leadership::{Epoch, Lead, Leader};
+use crate::places::{Limits, Place, Places};
 use crate::raft::machine::Applied;
 use crate::raft::types::{Batch, Raft};
 use crate::read::Reads;
+use crate::room::{Growth, NoRoom, Room};
 use crate::runtime::{self, watch};
 use crate::store::sync;
 
 /// How many requests wait for the proposer at most; one more is refused as overloaded. Enough for
-/// 64 connections with their 256 requests each.
-const QUEUE_MAX: usize = 16_384;
+/// 64 connections with their 256 requests each, or for 256 of the longest values.
+const QUEUE: Limits =
+    Limits { waiting: "wait to be proposed", calls_max: 16_384, bytes_max: 256 << 20 };
 /// How many entries are on their way at most. More would make entries smaller, not calls faster:
 /// the log writer syncs whatever is there, and these are there while it syncs.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
@@ -53,6 +56,8 @@ pub(crate) enum NotProposed {
     NotLeader,
     Overloaded,
     Stopping,
+    /// It adds to the state, and there is no room.
+    NoRoom(NoRoom),
 }
 
 pub(crate) type Attempt = Result<Response, Failed>;
@@ -68,11 +73,14 @@ pub(crate) struct Counters {
 #[derive(Clone)]
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Pending>,
+    pub(crate) places: Places,
     pub(crate) counters: Arc<Counters>,
 }
 
 struct Pending {
     request: Request,
+    /// Until it is part of an entry.
+    _place: Place,
     /// Skip the answer that needs no entry: it was tried, and something was in the way.
     through_log: bool,
     answer: oneshot::Sender<Attempt>,
@@ -80,48 +88,39 @@ struct Pending {
 
 impl Proposer {
     pub(crate) fn start(
-        raft: Raft,
-        applied: Arc<Applied>,
-        lead: watch::Receiver<Lead>,
-        reads: Reads,
+        raft: &Raft,
+        applied: &Arc<Applied>,
+        lead: &watch::Receiver<Lead>,
+        reads: &Reads,
+        room: &Arc<Room>,
         tasks: &runtime::Tasks,
     ) -> Proposer {
-        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        let (queue, waiting) = mpsc::channel(QUEUE.calls_max);
         let counters = Arc::new(Counters::default());
         let worker = Worker {
-            raft,
-            applied,
-            lead,
-            reads,
+            raft: raft.clone(),
+            applied: Arc::clone(applied),
+            lead: lead.clone(),
+            reads: reads.clone(),
+            room: Arc::clone(room),
             requeue: queue.downgrade(),
             on_their_way: Arc::default(),
             in_flight: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT_MAX)),
             counters: Arc::clone(&counters),
         };
         tasks.spawn(worker.run(waiting));
-        Proposer { queue, counters }
-    }
-
-    /// How many requests wait to be put into an entry.
-    pub(crate) fn waiting(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
+        Proposer { queue, places: Places::new(QUEUE), counters }
     }
 
     /// Proposes a request on this node, which leads, and waits for its answer.
     pub(crate) async fn propose(&self, request: Request) -> Attempt {
         let (answer, wait) = oneshot::channel();
-        let pending = Pending { request, through_log: false, answer };
-        if let Err(error) = self.queue.try_send(pending) {
-            let (reason, message) = match error {
-                mpsc::error::TrySendError::Full(_) => {
-                    (NotProposed::Overloaded, format!("{QUEUE_MAX} requests wait already"))
-                }
-                mpsc::error::TrySendError::Closed(_) => {
-                    (NotProposed::Stopping, "this node is stopping".to_owned())
-                }
-            };
-            return Err(Failed::NotProposed { reason, message });
-        }
+        let place = self.places.take(request.encoded_len_hint());
+        let place = place.map_err(|crowded| not_proposed(NotProposed::Overloaded, &crowded))?;
+        let pending = Pending { request, _place: place, through_log: false, answer };
+        // It has room for all places, so this fails only when the node stops.
+        let sent = self.queue.try_send(pending);
+        sent.map_err(|_| not_proposed(NotProposed::Stopping, &"this node is stopping"))?;
         wait.await.unwrap_or_else(|_| Err(Failed::Unknown("the node stopped".to_owned())))
     }
 
@@ -146,6 +145,7 @@ struct Worker {
     applied: Arc<Applied>,
     lead: watch::Receiver<Lead>,
     reads: Reads,
+    room: Arc<Room>,
     requeue: mpsc::WeakSender<Pending>,
     on_their_way: KeysOnTheirWay,
     in_flight: Arc<Semaphore>,
@@ -158,6 +158,7 @@ struct Open {
     requests: Vec<Request>,
     answers: Vec<oneshot::Sender<Attempt>>,
     keys: Vec<Vec<u8>>,
+    growth: Vec<Growth>,
     bytes: usize,
 }
 
@@ -209,7 +210,8 @@ impl Worker {
         {
             origin.resent = false;
         }
-        match self.applied.state().admit(&mut pending.request) {
+        let state = self.applied.state();
+        match state.admit(&mut pending.request) {
             Admission::Refuse(refusal) => self.answer(pending.answer, Err(refusal)),
             Admission::AnswerNow(response) => {
                 // Nobody waits any more: the outcome stays stored for a retry.
@@ -217,6 +219,14 @@ impl Worker {
             }
             Admission::Answer(_) if !pending.through_log => self.answer_behind_barrier(pending),
             Admission::Answer(_) | Admission::Propose => {
+                let growth = state.growth(&pending.request);
+                match self.room.admit(growth, || self.applied.state().bytes()) {
+                    Ok(growth) => open.growth.push(growth),
+                    Err(no_room) => {
+                        let failed = not_proposed(NotProposed::NoRoom(no_room), &no_room);
+                        return fail_all(vec![pending.answer], &failed);
+                    }
+                }
                 if let Some(key) = pending.request.conflict_key() {
                     let mut keys = lock(&self.on_their_way);
                     *keys.entry(key.clone()).or_default() += 1;
@@ -267,14 +277,14 @@ impl Worker {
     }
 
     async fn propose(&self, open: Open, epoch: &Epoch, permit: OwnedSemaphorePermit) {
-        let Open { requests, answers, keys, .. } = open;
+        let Open { requests, answers, keys, growth, .. } = open;
         self.counters.entries.fetch_add(1, Ordering::Relaxed);
         self.counters.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
         let entry = Entry { clock_ms: epoch.clock_ms(), wall_ms: runtime::wall_ms(), requests };
         let bytes = match entry.encode() {
             Ok(bytes) => Bytes::from(bytes),
             Err(error) => {
-                fail_all(answers, &not_proposed(NotProposed::Overloaded, &error.to_string()));
+                fail_all(answers, &not_proposed(NotProposed::Overloaded, &error));
                 forget(&self.on_their_way, keys);
                 return;
             }
@@ -287,7 +297,7 @@ impl Worker {
                 Ok(()) => outcome.await.map_err(|_| Failed::Unknown("raft stopped".to_owned())),
                 Err(fatal) => Err(Failed::Unknown(fatal.to_string())),
             };
-            drop(permit);
+            drop((permit, growth));
             forget(&on_their_way, keys);
             let replies = outcome.and_then(|result| {
                 result.map(|response| response.data.0).map_err(|error| failed(&error))
@@ -315,7 +325,7 @@ fn acknowledge(answers: Vec<oneshot::Sender<Attempt>>, replies: Vec<Response>) {
 fn failed(error: &ClientWriteError<crate::raft::types::TypeConfig>) -> Failed {
     match error {
         ClientWriteError::ForwardToLeader(_) => {
-            not_proposed(NotProposed::NotLeader, "this node does not lead any more")
+            not_proposed(NotProposed::NotLeader, &"this node does not lead any more")
         }
         ClientWriteError::LogEntryDiscarded(_)
         | ClientWriteError::ChangeMembershipError(_)
@@ -323,13 +333,13 @@ fn failed(error: &ClientWriteError<crate::raft::types::TypeConfig>) -> Failed {
     }
 }
 
-fn not_proposed(reason: NotProposed, message: &str) -> Failed {
-    Failed::NotProposed { reason, message: message.to_owned() }
+fn not_proposed(reason: NotProposed, message: &dyn std::fmt::Display) -> Failed {
+    Failed::NotProposed { reason, message: message.to_string() }
 }
 
 /// Turns away everything that waits: this node does not lead.
 fn reject_all(first: Pending, queue: &mut mpsc::Receiver<Pending>) {
-    let failed = not_proposed(NotProposed::NotLeader, "this node does not lead");
+    let failed = not_proposed(NotProposed::NotLeader, &"this node does not lead");
     let mut rejected = vec![first.answer];
     while let Ok(pending) = queue.try_recv() {
         rejected.push(pending.answer);

@@ -58,6 +58,12 @@ pub(crate) struct ServeArgs {
     /// Log entries kept behind a snapshot for nodes that were away
     #[arg(long, env = "HOLDFAST_LOG_KEEP_ENTRIES", value_name = "N")]
     pub(crate) log_keep_entries: Option<u64>,
+    /// The most that the state may take, in bytes; growth beyond it is refused [default: 2147483648]
+    #[arg(long, env = "HOLDFAST_QUOTA_BYTES", value_name = "N")]
+    pub(crate) quota_bytes: Option<u64>,
+    /// Disk to keep free, in bytes; growth is refused below it [default: 268435456]
+    #[arg(long, env = "HOLDFAST_DISK_FLOOR_BYTES", value_name = "N")]
+    pub(crate) disk_floor_bytes: Option<u64>,
     /// How the log on stderr is written [default: text]
     #[arg(long, env = "HOLDFAST_LOG_FORMAT", value_name = "FORMAT", value_parser = log_format())]
     pub(crate) log_format: Option<LogFormat>,

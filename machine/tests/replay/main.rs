@@ -17,7 +17,7 @@ mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_machine::{Applied, Bytes, Entry, LogPosition, Payload, State};
+use holdfast_machine::{Applied, Bytes, Entry, LogPosition, Payload, Request, State};
 
 use generate::{Generator, Made};
 use model::Model;
@@ -127,6 +127,9 @@ impl History {
         assert_eq!(self.leader.header().clock_ms, clock_before.max(entry.clock_ms));
         assert_eq!(applied.responses.len(), entry.requests.len());
         self.check_changes(&applied, snapshot.header().revision);
+        if let [request] = entry.requests.as_slice() {
+            check_growth(&snapshot, request, &applied);
+        }
         self.fold(&applied);
         self.generator.learn(entry, &applied);
         self.model.check(entry, &applied, &self.leader);
@@ -169,4 +172,24 @@ impl History {
     fn audit(&self) {
         assert_eq!(self.leader.audit().expect("rows can be read"), Vec::<String>::new());
     }
+}
+
+/// The rows of object state have not grown by more than the request said that they would. // G9
+fn check_growth(before: &State, request: &Request, applied: &Applied) {
+    let old: BTreeMap<&Bytes, &Bytes> = before.rows().collect();
+    let mut new: BTreeMap<&Bytes, usize> = BTreeMap::new();
+    for change in &applied.changes {
+        let bytes = change.value.as_ref().map_or(0, |value| change.key.len() + value.len());
+        new.insert(&change.key, bytes);
+    }
+    let (mut added, mut removed) = (0, 0);
+    // The prefixes of objects, their ids and their values; docs/formats.md lists them.
+    for (key, bytes) in new.into_iter().filter(|(key, _)| (0x20..=0x22).contains(&key[0])) {
+        added += bytes as u64;
+        removed += old.get(key).map_or(0, |value| key.len() + value.len()) as u64;
+    }
+    let growth = before.growth(request);
+    // A value that is replaced keeps its numbers, which may have become longer ones.
+    let numbers = 3 * 9;
+    assert!(added <= removed + growth + numbers, "{added} for {removed} by {growth}: {request:?}");
 }

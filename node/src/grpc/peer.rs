@@ -275,6 +275,19 @@ impl Peer for PeerCalls {
             version: crate::agree::DIGEST_VERSION,
         }))
     }
+
+    async fn space(
+        &self,
+        request: Request<peer::SpaceRequest>,
+    ) -> Result<Response<peer::SpaceResponse>, Status> {
+        self.check(request.metadata()).await?;
+        let space = self.node.look_at_disk().await.map_err(failed)?;
+        Ok(Response::new(peer::SpaceResponse {
+            free_bytes: space.free_bytes,
+            floor_bytes: space.floor_bytes,
+            low: space.is_low,
+        }))
+    }
 }
 
 impl PeerCalls {

@@ -14,6 +14,7 @@ use crate::members;
 use crate::node::{Node, WriteFailed};
 use crate::propose::NotProposed;
 use crate::read::ReadFailed;
+use crate::room::NoRoom;
 
 const DOMAIN: &str = "holdfast";
 
@@ -96,6 +97,12 @@ impl Node {
     }
 
     pub(crate) fn write_failed(&self, failed: WriteFailed) -> Status {
+        let fields = match &failed {
+            WriteFailed::NotApplied { reason: NotProposed::NoRoom(no_room), .. } => {
+                numbers(no_room)
+            }
+            WriteFailed::NotApplied { .. } | WriteFailed::Unknown(_) => Vec::new(),
+        };
         let (code, reason, message, applied) = match failed {
             WriteFailed::Unknown(cause) => {
                 let message = format!(
@@ -109,9 +116,15 @@ impl Node {
                 NotProposed::Overloaded => {
                     (Code::ResourceExhausted, "OVERLOADED", message, Applied::No)
                 }
+                NotProposed::NoRoom(NoRoom::Quota { .. }) => {
+                    (Code::ResourceExhausted, "QUOTA_FULL", message, Applied::No)
+                }
+                NotProposed::NoRoom(NoRoom::Disk { .. }) => {
+                    (Code::ResourceExhausted, "DISK_FULL", message, Applied::No)
+                }
             },
         };
-        self.status_here(Failure { code, reason, message, applied, fields: Vec::new() })
+        self.status_here(Failure { code, reason, message, applied, fields })
     }
 
     pub(crate) fn read_failed(&self, failed: ReadFailed) -> Status {
@@ -218,5 +231,18 @@ impl Node {
         }
         let details = ErrorDetails::with_error_info(failure.reason, DOMAIN, metadata);
         Status::with_error_details(failure.code, failure.message, details)
+    }
+}
+
+/// What a refusal for want of room says, in bytes.
+fn numbers(no_room: &NoRoom) -> Vec<(&'static str, String)> {
+    let number = |name, value: &u64| (name, value.to_string());
+    match no_room {
+        NoRoom::Quota { actual, asked, allowed } => {
+            vec![number("actual", actual), number("asked", asked), number("allowed", allowed)]
+        }
+        NoRoom::Disk { node, actual, allowed } => {
+            vec![number("node", node), number("actual", actual), number("allowed", allowed)]
+        }
     }
 }

@@ -30,7 +30,7 @@ use crate::leadership::Leader;
 use crate::node::Node;
 use crate::runtime::watch;
 use crate::store::{DataDir, StateStore, sync};
-use crate::{grpc, runtime};
+use crate::{grpc, runtime, space};
 
 /// Requests in flight on one client connection; more wait in the connection.
 const CALLS_PER_CONNECTION_MAX: usize = 256;
@@ -153,6 +153,7 @@ impl Running {
         });
         let parts = Parts { config, dir, own: identity.own.clone(), forms, stop_reason };
         let (node, state) = assemble(parts).await?;
+        node.tasks.spawn(space::watch(Arc::clone(&node)));
         Ok(Running { node, state })
     }
 

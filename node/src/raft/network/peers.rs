@@ -136,6 +136,18 @@ impl Peers {
         within(node, deadline, rpc.digest(request)).await
     }
 
+    /// How much of another node's disk is free.
+    pub(crate) async fn space(
+        &self,
+        node: u64,
+        deadline: Instant,
+    ) -> Result<peer::SpaceResponse, PeerError> {
+        let client = self.client(node)?;
+        let request = client.request(peer::SpaceRequest {});
+        let mut rpc = client.rpc();
+        within(node, deadline, rpc.space(request)).await
+    }
+
     /// Who listens at an endpoint.
     pub(crate) async fn hello(
         &self,

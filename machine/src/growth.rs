@@ -1,0 +1,197 @@
+//! How much a request adds to the state: what a leader compares with its quota before it proposes.
+//!
+//! # Model
+//!
+//! Growth is what clients store: objects, values, and the names of masters and change sources. Everything
+//! else goes on when there is no room left: removing, giving back, and whatever keeps sessions, leases and
+//! claims alive. Those rows have bounds of their own ([`limits`](crate::limits)), so they fit into a reserve.
+//!
+//! # Invariants
+//!
+//! - The growth of a request that is applied next is never less than what the rows that clients store take
+//!   more after it, but for the few bytes by which numbers beside a replaced value get longer; it is 0 for a
+//!   value that is replaced by one that is not longer.
+//! - Apply never asks: a quota is no part of the replicated function.
+
+use crate::fault::Fault;
+use crate::{Command, Request, State, changesources, creators, masters, state};
+
+/// What a row takes beside its names and its value, in bytes at most: prefix, version, numbers, lengths.
+const ROW_EXTRA_BYTES: usize = 64;
+
+/// The growth by rows with so many bytes of names and values.
+pub(crate) fn of_rows(rows: usize, text_bytes: usize) -> u64 {
+    (rows * ROW_EXTRA_BYTES + text_bytes) as u64
+}
+
+impl State {
+    /// At most how many bytes the request adds to the state; 0 if it is one that must go on.
+    ///
+    /// A row that cannot be read is left for apply to find: then this is 0.
+    pub fn growth(&self, request: &Request) -> u64 {
+        self.try_growth(&request.command).unwrap_or(0)
+    }
+
+    fn try_growth(&self, command: &Command) -> Result<u64, Fault> {
+        match command {
+            Command::Session(_) => Ok(0),
+            Command::State(command) => state::growth(self.view(), command),
+            Command::Masters(command) => Ok(masters::growth(self.view(), command)),
+            Command::ChangeSources(command) => Ok(changesources::growth(self.view(), command)),
+            Command::Creators(command) => Ok(creators::growth(self.view(), command)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Entry, LogPosition, Origin, Payload, sessions};
+
+    const NAMESPACE: &str = "default";
+
+    fn set(name: &str, value_bytes: usize) -> Command {
+        Command::State(state::Command::Set {
+            namespace: NAMESPACE.to_owned(),
+            object: 1,
+            name: name.to_owned(),
+            value: vec![b'7'; value_bytes].into(),
+            if_revision: None,
+            fence: None,
+            noted_revision: None,
+        })
+    }
+
+    fn lease(name: &str) -> Command {
+        Command::Masters(masters::Command::OpenLease {
+            namespace: NAMESPACE.to_owned(),
+            name: name.to_owned(),
+            instance: [7; 32],
+            ttl_ms: 10_000,
+        })
+    }
+
+    fn find_source(name: &str) -> Command {
+        let (namespace, name) = (NAMESPACE.to_owned(), name.to_owned());
+        Command::ChangeSources(changesources::Command::FindId { namespace, name })
+    }
+
+    fn find_object(name: &str) -> Command {
+        let (namespace, class_name) = (NAMESPACE.to_owned(), "Test".to_owned());
+        let name = name.to_owned();
+        Command::State(state::Command::GetObjectId { namespace, name, class_name })
+    }
+
+    /// An object with a value of 100 bytes, a master with a lease, and a change source.
+    fn full() -> State {
+        let open = sessions::Command::Open { idle_ms: 60_000 };
+        let commands =
+            [find_object("a"), set("present", 100), lease("master"), find_source("source")];
+        let opens = Request { origin: None, command: Command::Session(open) };
+        let requests = (1..).zip(commands).map(|(seq, command)| {
+            let origin = Origin { session: 1, seq, first_incomplete: seq, resent: false };
+            Request { origin: Some(origin), command }
+        });
+        let requests = [opens].into_iter().chain(requests).collect();
+        let entry = Entry { clock_ms: 1, wall_ms: 1, requests };
+        let mut state = State::new();
+        let at = LogPosition { term: 1, index: 0 };
+        let applied = state.apply(at, Payload::Batch(&entry)).expect("it is in order");
+        assert!(applied.responses.iter().all(|response| response.outcome.is_ok()));
+        state
+    }
+
+    fn growth(command: Command) -> u64 {
+        full().growth(&Request { origin: None, command })
+    }
+
+    // G9
+    #[test]
+    fn values_grow_by_what_they_are_longer() {
+        assert_eq!(growth(set("present", 99)), 0);
+        assert_eq!(growth(set("present", 100)), 0, "a poller that overwrites its state");
+        assert_eq!(growth(set("present", 101)), 1);
+        assert!(growth(set("absent", 100)) > 100 + "default".len() as u64);
+    }
+
+    // G9
+    #[test]
+    fn what_is_new_grows_and_what_is_known_does_not() {
+        for (new, known) in [
+            (find_object("b"), find_object("a")),
+            (find_source("another"), find_source("source")),
+            (lease("newcomer"), lease("master")),
+        ] {
+            assert!(growth(new.clone()) > 64, "{new:?}");
+            assert_eq!(growth(known.clone()), 0, "{known:?}");
+        }
+    }
+
+    // G9 S5
+    #[test]
+    fn asking_to_create_grows_as_creating_does() {
+        let ask = |name: &str| {
+            let (namespace, name) = (NAMESPACE.to_owned(), name.to_owned());
+            let (ttl_ms, wait_ms) = (1000, 1000);
+            Command::Creators(creators::Command::Ask {
+                namespace,
+                object: 1,
+                name,
+                ttl_ms,
+                wait_ms,
+            })
+        };
+        assert!(growth(ask("absent")) > 64);
+        assert_eq!(growth(ask("present")), 0);
+    }
+
+    // G9
+    #[test]
+    fn joining_a_group_grows_and_leaving_it_does_not() {
+        let set = |group: Option<&str>| {
+            Command::ChangeSources(changesources::Command::SetGroup {
+                namespace: NAMESPACE.to_owned(),
+                changesource: 1,
+                group: group.map(str::to_owned),
+            })
+        };
+        assert!(growth(set(Some("group"))) > 64);
+        assert_eq!(growth(set(None)), 0);
+    }
+
+    // G9
+    #[test]
+    fn what_keeps_masters_alive_or_removes_does_not_grow() {
+        let namespace = || NAMESPACE.to_owned();
+        let (changesource, object, name) = (1, 1, "present".to_owned());
+        let sources = [
+            changesources::Command::SetMaster {
+                namespace: namespace(),
+                changesource,
+                master: Some(1),
+            },
+            changesources::Command::Claim { namespace: namespace(), changesource, lease: 4 },
+            changesources::Command::Await { namespace: namespace(), changesource, lease: 4 },
+            changesources::Command::Release { namespace: namespace(), changesource, token: 9 },
+        ];
+        let masters = [
+            masters::Command::KeepAlive { namespace: namespace(), lease: 4 },
+            masters::Command::CloseLease { namespace: namespace(), lease: 4 },
+            masters::Command::SetState { namespace: namespace(), master: 1, active: true },
+        ];
+        let sessions = [
+            sessions::Command::Open { idle_ms: 60_000 },
+            sessions::Command::Keep { session: 1 },
+            sessions::Command::Close { session: 1 },
+        ];
+        let delete = state::Command::Delete { namespace: namespace(), object, name, fence: None };
+        let commands = [Command::State(delete)]
+            .into_iter()
+            .chain(sources.map(Command::ChangeSources))
+            .chain(masters.map(Command::Masters))
+            .chain(sessions.map(Command::Session));
+        for command in commands {
+            assert_eq!(growth(command.clone()), 0, "{command:?}");
+        }
+    }
+}
