@@ -34,6 +34,8 @@ struct Inner<J> {
     closed: bool,
     /// Whether a job is in that is worth waking up for.
     urgent: bool,
+    /// Whether the writer waits, and looks by itself before long.
+    has_timer: bool,
 }
 
 /// What [`Queue::take`] returns.
@@ -45,7 +47,13 @@ pub(super) struct Taken<J> {
 
 impl<J> Queue<J> {
     pub(super) fn new() -> Self {
-        let inner = Inner { jobs: VecDeque::new(), bytes: 0, closed: false, urgent: false };
+        let inner = Inner {
+            jobs: VecDeque::new(),
+            bytes: 0,
+            closed: false,
+            urgent: false,
+            has_timer: false,
+        };
         Self { inner: Mutex::new(inner), filled: Condvar::new(), emptied: Condvar::new() }
     }
 
@@ -63,21 +71,32 @@ impl<J> Queue<J> {
         self.lock().add(job, bytes, false)
     }
 
-    /// Adds a job when fewer than `bytes_max` wait; blocks until then.
+    /// Adds a job when fewer than `bytes_max` wait; blocks until then. Wakes the writer only if it
+    /// would not look by itself, or if a quarter of that waits.
     pub(super) fn push_bounded(&self, job: J, bytes: usize, bytes_max: usize) -> Result<(), J> {
         let mut inner = self.lock();
         while inner.bytes >= bytes_max && !inner.closed {
             inner = self.emptied.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        inner.add(job, bytes, true)?;
+        let wakes = !inner.has_timer || inner.bytes + bytes >= bytes_max / 4;
+        inner.add(job, bytes, wakes)?;
         drop(inner);
-        self.filled.notify_one();
+        if wakes {
+            self.filled.notify_one();
+        }
         Ok(())
+    }
+
+    /// Whether [`Queue::push_bounded`] would wait now.
+    pub(super) fn is_full(&self, bytes_max: usize) -> bool {
+        let inner = self.lock();
+        inner.bytes >= bytes_max && !inner.closed
     }
 
     /// Takes all jobs, as soon as one is urgent, the queue is closed or `timeout` has passed.
     pub(super) fn take(&self, timeout: Option<Duration>) -> Taken<J> {
         let mut inner = self.lock();
+        inner.has_timer = timeout.is_some();
         match timeout {
             None => {
                 while !inner.urgent && !inner.closed {
@@ -94,6 +113,7 @@ impl<J> Queue<J> {
         }
         inner.bytes = 0;
         inner.urgent = false;
+        inner.has_timer = false;
         let taken = Taken { jobs: std::mem::take(&mut inner.jobs), closed: inner.closed };
         drop(inner);
         self.emptied.notify_all();
@@ -209,6 +229,22 @@ mod tests {
         }
         assert_eq!(jobs, [1, 2]);
         producer.join().expect("joined").expect("open");
+    }
+
+    #[test]
+    fn a_writer_that_looks_by_itself_is_woken_by_much_only() {
+        let (queue, waits) = (Arc::new(Queue::new()), Duration::from_secs(60));
+        let taken = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.take(Some(waits)).jobs)
+        };
+        while !queue.lock().has_timer {
+            thread::yield_now();
+        }
+        queue.push_bounded(1, 24, 100).expect("open");
+        assert!(!queue.lock().urgent && !queue.is_full(100));
+        queue.push_bounded(2, 1, 100).expect("open");
+        assert_eq!(taken.join().expect("joined"), [1, 2]);
     }
 
     #[test]

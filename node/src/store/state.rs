@@ -120,6 +120,11 @@ impl StateStore {
         pushed.map_err(|_| shared.closed())
     }
 
+    /// Whether so much waits for the disk that [`StateStore::write`] would block.
+    pub fn is_full(&self) -> bool {
+        self.0.shared.queue.is_full(QUEUE_BYTES_MAX)
+    }
+
     /// The last applied index that is durable in this database; the log may be purged to it.
     pub fn synced_index(&self) -> u64 {
         self.0.shared.synced_index.load(Ordering::Acquire)
