@@ -22,7 +22,8 @@ use crate::boottime::BootTime;
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::lease::{Life, Loss, RENEWAL_MIN, counted, pause};
+use crate::lease::{RENEWAL_MIN, pause};
+use crate::life::{Life, Loss, counted};
 use crate::state::Created;
 use crate::watch::{Change, Event, Watch, WatchFilter, WatchOptions};
 
@@ -440,7 +441,7 @@ async fn renew(held: Arc<Held>, mut began: BootTime) {
             return;
         }
         began = BootTime::now();
-        let left = held.life.status().until.since(began).saturating_sub(RENEWAL_MIN);
+        let left = held.life.until().since(began).saturating_sub(RENEWAL_MIN);
         let key = Key { client: held.key.client.with_timeout(left), ..held.key.clone() };
         let told = tokio::select! {
             told = key.keep(held.token) => told,

@@ -5,7 +5,8 @@
 //! stopped by a signal meanwhile. So it counts the lease by itself, and earlier:
 //!
 //! - from *before the first transmission* of the renewal that succeeded, on CLOCK_BOOTTIME,
-//! - less a margin of 1 % and 10 ms, for clocks that run at different speeds.
+//! - less a margin of 1 % and 10 ms, for clocks that run at different speeds,
+//! - and for a lease with a grace also from its connection's last sign of life (`attach`).
 //!
 //! Invariants:
 //! - Once the clock has reached the end so counted the lease is lost for good: whoever looks first
@@ -18,26 +19,23 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::attach;
 use crate::boottime::BootTime;
 use crate::change_sources::{Awaited, Claimed, Fence};
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Applied, Error};
 use crate::instance::Instance;
-use crate::masters::{HeldBy, Lease, OpenedLease};
+use crate::life::{Life, Loss, counted};
+use crate::masters::{HeldBy, Lease, OpenedLease, Renewal};
 use crate::state::Written;
 use crate::watch::{Change, Event, Watch, WatchFilter, WatchOptions};
 
-/// Longest sleep between two looks at the clock.
-const TICK: Duration = Duration::from_millis(100);
-/// What a client's clock and the cluster's may differ by at any ttl; 1 % comes on top.
-const MARGIN: Duration = Duration::from_millis(10);
 /// Shortest ttl that the cluster grants; it refuses shorter ones, and must get to see them.
 const TTL_MIN: Duration = Duration::from_millis(500);
 /// How long before its end a lease is no longer worth a renewal, so that none is sent after it.
@@ -53,6 +51,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 pub struct LeaseHolder {
     held: Arc<Held>,
     renewals: JoinHandle<()>,
+    /// For a lease with a grace.
+    attachment: Option<JoinHandle<()>>,
 }
 
 /// What became of the wish to hold a lease.
@@ -62,18 +62,6 @@ pub enum Opened {
     Granted(LeaseHolder),
     /// Another instance holds a live lease of that name. It may be had when that one has run out.
     HeldBy(HeldBy),
-}
-
-/// How a lease came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// It was not renewed in time, as far as its holder can tell.
-    Expired,
-    /// The cluster said that it has ended: the master was made inactive, or its installation
-    /// opened another lease.
-    Ended,
-    /// Its holder closed or dropped it.
-    Closed,
 }
 
 impl LeaseHolder {
@@ -88,6 +76,25 @@ impl LeaseHolder {
         instance: &Instance,
         ttl: Duration,
     ) -> Result<Opened, Error> {
+        LeaseHolder::open_with_grace(client, name, instance, ttl, Duration::ZERO).await
+    }
+
+    /// As [`LeaseHolder::open`]; and if this process dies or loses its connection, the lease ends
+    /// within `grace` from when a node has seen that, long before its ttl may have run. See
+    /// [`Masters::open_lease_with_grace`](crate::Masters::open_lease_with_grace).
+    ///
+    /// The price: a holder that reaches no node, or no leader, for the grace less the margin counts
+    /// its lease as lost. So let `grace` be well above an election and a network's hiccups.
+    ///
+    /// # Errors
+    /// Those of a write; refused as `OUT_OF_BOUNDS` if `grace` is neither zero nor 500 ms to `ttl`.
+    pub async fn open_with_grace(
+        client: &Client,
+        name: &str,
+        instance: &Instance,
+        ttl: Duration,
+        grace: Duration,
+    ) -> Result<Opened, Error> {
         // A session of its own, so that renewals never queue behind the program's writes.
         let own = client.with_own_session();
         let deadline = Deadline::after(client.call_timeout());
@@ -97,7 +104,8 @@ impl LeaseHolder {
             // An answer that takes longer is of no use.
             let timeout = deadline.remaining().min(ttl.max(TTL_MIN));
             let masters = own.with_timeout(timeout).masters();
-            let error = match masters.open_lease(name, instance, ttl).await {
+            let opened = masters.open_lease_with_grace(name, instance, ttl, grace).await;
+            let error = match opened {
                 Ok(OpenedLease::HeldBy(holder)) => return Ok(Opened::HeldBy(holder)),
                 Ok(OpenedLease::Granted(lease)) => {
                     let until = began + counted(lease.ttl.min(ttl));
@@ -106,7 +114,9 @@ impl LeaseHolder {
                             client: client.clone(),
                             renewer: own,
                             lease,
+                            grace,
                             life: Life::new(until),
+                            renewed: watch::Sender::new(0),
                             _instance: instance.clone(),
                         };
                         return Ok(Opened::Granted(LeaseHolder::start(held, began)));
@@ -155,10 +165,11 @@ impl LeaseHolder {
         self.held.life.lost().await
     }
 
-    /// When the lease is lost unless it is renewed before, or when it was lost.
+    /// When the lease is lost unless it is renewed before, or one with a grace shown to be connected;
+    /// or when it was lost.
     #[must_use]
     pub fn lost_at(&self) -> BootTime {
-        self.held.life.status().until
+        self.held.life.until()
     }
 
     /// Claims a change source. Doing it again gives the same token.
@@ -237,7 +248,8 @@ impl LeaseHolder {
     fn start(held: Held, began: BootTime) -> LeaseHolder {
         let held = Arc::new(held);
         let renewals = tokio::spawn(renew(held.clone(), began));
-        LeaseHolder { held, renewals }
+        let attachment = (!held.grace.is_zero()).then(|| tokio::spawn(attach::keep(held.clone())));
+        LeaseHolder { held, renewals, attachment }
     }
 }
 
@@ -245,17 +257,24 @@ impl Drop for LeaseHolder {
     fn drop(&mut self) {
         self.held.life.end(Loss::Closed);
         self.renewals.abort();
+        if let Some(attachment) = &self.attachment {
+            attachment.abort();
+        }
     }
 }
 
 /// What the holder and its task share.
 #[derive(Debug)]
-struct Held {
-    client: Client,
+pub(crate) struct Held {
+    pub(crate) client: Client,
     /// The same cluster through a session for the lease alone.
     renewer: Client,
-    lease: Lease,
-    life: Life,
+    pub(crate) lease: Lease,
+    /// Zero: none.
+    pub(crate) grace: Duration,
+    pub(crate) life: Life,
+    /// The number of the last renewal that succeeded.
+    pub(crate) renewed: watch::Sender<u64>,
     /// Keeps the secret from others for as long as the lease is held: whoever shows it ends this
     /// lease at once, without our noticing before the next renewal.
     _instance: Instance,
@@ -264,7 +283,7 @@ struct Held {
 impl Held {
     /// The client, with no more time for a call than the lease has left.
     fn client(&self) -> Client {
-        let left = self.life.status().until.since(BootTime::now());
+        let left = self.life.until().since(BootTime::now());
         self.client.with_timeout(self.client.call_timeout().min(left))
     }
 
@@ -331,6 +350,41 @@ impl Held {
                 Err(error) if error.reason() == Some("COMPACTED") => return Ok(false),
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Renews the lease, and counts from before that was sent. None if it was lost before an answer.
+    pub(crate) async fn renew(&self) -> Option<Result<Duration, Error>> {
+        let began = BootTime::now();
+        let left = self.life.until().since(began);
+        let renewer = self.renewer.with_timeout(left.saturating_sub(RENEWAL_MIN));
+        let masters = renewer.masters();
+        let reply = tokio::select! {
+            reply = masters.keep_alive(self.lease.id) => reply,
+            _ = self.life.lost() => return None,
+        };
+        // The clock first: a reply that comes too late must not be looked at.
+        if self.life.loss().is_some() {
+            return None;
+        }
+        match reply {
+            Ok(Renewal { ttl, number }) => {
+                let ttl = ttl.min(self.lease.ttl);
+                if !self.life.extend(BootTime::now(), began + counted(ttl)) {
+                    return None;
+                }
+                self.renewed.send_if_modified(|newest| {
+                    let is_newer = *newest < number;
+                    *newest = number.max(*newest);
+                    is_newer
+                });
+                Some(Ok(ttl))
+            }
+            Err(error) if error.reason() == Some("LEASE_LOST") => {
+                self.life.end(Loss::Ended);
+                None
+            }
+            Err(error) => Some(Err(error)),
         }
     }
 
@@ -411,30 +465,10 @@ async fn renew(held: Arc<Held>, mut began: BootTime) {
             return;
         }
         began = BootTime::now();
-        let left = held.life.status().until.since(began);
-        let renewer = held.renewer.with_timeout(left.saturating_sub(RENEWAL_MIN));
-        let masters = renewer.masters();
-        let reply = tokio::select! {
-            reply = masters.keep_alive(lease.id) => reply,
-            _ = held.life.lost() => return,
-        };
-        // The clock first: a reply that comes too late must not be looked at.
-        if held.life.loss().is_some() {
-            return;
-        }
-        wait = match reply {
-            Ok(ttl) => {
-                let ttl = ttl.min(lease.ttl);
-                if !held.life.extend(BootTime::now(), began + counted(ttl)) {
-                    return;
-                }
-                ttl / 3
-            }
-            Err(error) if error.reason() == Some("LEASE_LOST") => {
-                held.life.end(Loss::Ended);
-                return;
-            }
-            Err(error) => {
+        wait = match held.renew().await {
+            None => return,
+            Some(Ok(ttl)) => ttl / 3,
+            Some(Err(error)) => {
                 tracing::warn!(lease = lease.id, %error, "lease not renewed, trying again");
                 BootTime::now().since(began) + pause(lease.ttl)
             }
@@ -442,181 +476,8 @@ async fn renew(held: Arc<Held>, mut began: BootTime) {
     }
 }
 
-/// How much of a lease its holder counts on.
-pub(crate) fn counted(ttl: Duration) -> Duration {
-    ttl.saturating_sub(ttl / 100).saturating_sub(MARGIN)
-}
-
 /// How long to wait after a call about a lease failed: often enough for several tries in what a
 /// third of the ttl leaves.
 pub(crate) fn pause(ttl: Duration) -> Duration {
     (ttl / 20).min(PAUSE_MAX)
-}
-
-/// The life of one lease: how long it lasts by the holder's own count, and whether it is over.
-#[derive(Debug)]
-pub(crate) struct Life {
-    // A std lock: held for a comparison, never across an await.
-    status: Mutex<Status>,
-    loss: watch::Sender<Option<Loss>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Status {
-    pub(crate) until: BootTime,
-    /// Once set, never changed.
-    loss: Option<Loss>,
-}
-
-impl Life {
-    pub(crate) fn new(until: BootTime) -> Life {
-        Life { status: Mutex::new(Status { until, loss: None }), loss: watch::Sender::new(None) }
-    }
-
-    /// Whether the lease is lost at this moment.
-    pub(crate) fn loss(&self) -> Option<Loss> {
-        self.loss_at(BootTime::now())
-    }
-
-    fn loss_at(&self, now: BootTime) -> Option<Loss> {
-        self.settle(&mut self.lock(), now)
-    }
-
-    /// Moves the end, unless the lease is lost by `now`; returns whether it did.
-    pub(crate) fn extend(&self, now: BootTime, until: BootTime) -> bool {
-        let mut status = self.lock();
-        let is_live = self.settle(&mut status, now).is_none();
-        if is_live {
-            status.until = status.until.max(until);
-        }
-        is_live
-    }
-
-    pub(crate) fn end(&self, loss: Loss) {
-        let now = BootTime::now();
-        let mut status = self.lock();
-        if self.settle(&mut status, now).is_none() {
-            status.loss = Some(loss);
-            status.until = status.until.min(now);
-            self.loss.send_replace(Some(loss));
-        }
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        *self.lock()
-    }
-
-    /// Waits until the lease is lost.
-    pub(crate) async fn lost(&self) -> Loss {
-        let mut told = self.loss.subscribe();
-        loop {
-            if let Some(loss) = self.loss() {
-                return loss;
-            }
-            let left = self.status().until.since(BootTime::now());
-            // The sender lives as long as `self`, so `changed` cannot fail; a time-out only means
-            // that it is time to look at the clock.
-            let _ = tokio::time::timeout(left.min(TICK), told.changed()).await;
-        }
-    }
-
-    /// Waits until `at`, or until the lease is lost.
-    pub(crate) async fn sleep_until(&self, at: BootTime) -> Option<Loss> {
-        let sleep = async {
-            loop {
-                let left = at.since(BootTime::now());
-                if left.is_zero() {
-                    return;
-                }
-                tokio::time::sleep(left.min(TICK)).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            loss = self.lost() => Some(loss),
-            () = sleep => self.loss(),
-        }
-    }
-
-    /// The one place where the clock is compared with the end.
-    fn settle(&self, status: &mut Status, now: BootTime) -> Option<Loss> {
-        if status.loss.is_none() && now >= status.until {
-            status.loss = Some(Loss::Expired);
-            self.loss.send_replace(Some(Loss::Expired));
-        }
-        status.loss
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Status> {
-        // No code under this lock panics half-way through a change.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! The count of a lease against the clock, at chosen moments.
-
-    use super::*;
-
-    // M5
-    #[test]
-    fn count_leaves_one_percent_and_ten_milliseconds() {
-        assert_eq!(counted(Duration::from_secs(10)), Duration::from_millis(9_890));
-        assert_eq!(counted(Duration::from_millis(500)), Duration::from_millis(485));
-        assert_eq!(counted(Duration::from_millis(5)), Duration::ZERO);
-    }
-
-    // M5
-    #[test]
-    fn late_reply_revives_nothing() {
-        let start = BootTime::now();
-        let end = start + Duration::from_secs(3600);
-        let life = Life::new(end);
-        assert_eq!(life.loss_at(start), None);
-        // The reply arrives at the very moment the lease ends, or later, before anyone looked.
-        assert!(!life.extend(end, end + Duration::from_secs(3600)));
-        // The loss stays, even if the clock were read as earlier again.
-        assert_eq!(life.loss_at(start), Some(Loss::Expired));
-        assert_eq!(life.status().until, end);
-    }
-
-    // M5
-    #[test]
-    fn reply_in_time_moves_the_end_and_never_back() {
-        let start = BootTime::now();
-        let end = start + Duration::from_secs(3600);
-        let later = end + Duration::from_secs(60);
-        let life = Life::new(end);
-        assert!(life.extend(start, later));
-        assert!(life.extend(start, end));
-        assert_eq!(life.loss_at(end), None);
-        assert_eq!(life.loss_at(later), Some(Loss::Expired));
-    }
-
-    #[test]
-    fn first_loss_stays() {
-        let life = Life::new(BootTime::now() + Duration::from_secs(3600));
-        life.end(Loss::Ended);
-        life.end(Loss::Closed);
-        assert_eq!(life.loss(), Some(Loss::Ended));
-        assert!(life.status().until <= BootTime::now());
-    }
-
-    // M5: nobody need look for the loss to be told.
-    #[tokio::test]
-    async fn loss_is_told_when_the_clock_reaches_the_end() {
-        let life = Life::new(BootTime::now() + Duration::from_millis(30));
-        let told = tokio::time::timeout(Duration::from_secs(20), life.lost()).await;
-        assert_eq!(told, Ok(Loss::Expired));
-        assert!(BootTime::now() >= life.status().until);
-    }
-
-    // M5: a timer that is late does not make the loss late for whoever looks.
-    #[tokio::test]
-    async fn check_needs_no_timer() {
-        let life = Life::new(BootTime::now());
-        assert_eq!(life.loss(), Some(Loss::Expired));
-        assert_eq!(life.lost().await, Loss::Expired);
-    }
 }

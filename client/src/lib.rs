@@ -28,7 +28,7 @@
 //! # Where things are
 //! `client` what the facades share · `call` the engine that brings one call to an answer ·
 //! `pool` and `endpoint` whom to ask · `session` numbering of writes · `error` the outcomes, and the
-//! inverse of the node's map to gRPC statuses · `lease` and `instance` the life of a lease ·
+//! inverse of the node's map to gRPC statuses · `lease`, `life`, `attach` and `instance` the life of a lease ·
 //! `watch` streams of changes that go on at another node ·
 //! `exclusive` creating by a callback that runs in one place at a time ·
 //! `state`, `masters`, `change_sources`, `cluster` one facade for each service · `rpc` the wire
@@ -36,6 +36,7 @@
 //!
 //! It leaves out: encoding of values (the cluster keeps bytes), and TLS.
 
+mod attach;
 mod boottime;
 mod call;
 mod change_sources;
@@ -48,6 +49,7 @@ mod error;
 mod exclusive;
 mod instance;
 mod lease;
+mod life;
 mod masters;
 mod pool;
 mod rpc;
@@ -63,8 +65,9 @@ pub use config::ClientConfig;
 pub use error::{Applied, Attempt, Cause, Error, Header};
 pub use exclusive::{Creator, ExclusiveError, ExclusiveOptions};
 pub use instance::{Instance, InstanceError, Origin};
-pub use lease::{LeaseHolder, Loss, Opened};
-pub use masters::{HeldBy, Lease, Master, Masters, OpenedLease};
+pub use lease::{LeaseHolder, Opened};
+pub use life::Loss;
+pub use masters::{HeldBy, Lease, Master, Masters, OpenedLease, Renewal};
 pub use state::{Created, Object, Page, State, StateItem, Value, Written};
 pub use tonic::Code;
 pub use watch::{Change, Event, Watch, WatchFilter, WatchOptions};

@@ -48,6 +48,15 @@ pub struct Lease {
     pub ttl: Duration,
 }
 
+/// A renewal of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// How long the lease lives, counted from before the renewal was sent.
+    pub ttl: Duration,
+    /// 1 for the first renewal of a lease, and rising by 1.
+    pub number: u64,
+}
+
 /// What became of the wish for a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpenedLease {
@@ -137,12 +146,29 @@ impl Masters {
         instance: &Instance,
         ttl: Duration,
     ) -> Result<OpenedLease, Error> {
+        self.open_lease_with_grace(name, instance, ttl, Duration::ZERO).await
+    }
+
+    /// As [`Masters::open_lease`], with a lease that a node shrinks to `grace` once it has seen the
+    /// connection break to which the lease is attached. `grace` is zero, for never, or 500 ms to
+    /// `ttl`, in whole milliseconds. Only a [`LeaseHolder`](crate::LeaseHolder) attaches leases.
+    ///
+    /// # Errors
+    /// As [`Masters::open_lease`]; refused as `OUT_OF_BOUNDS` if `grace` is out of range.
+    pub async fn open_lease_with_grace(
+        &self,
+        name: &str,
+        instance: &Instance,
+        ttl: Duration,
+        grace: Duration,
+    ) -> Result<OpenedLease, Error> {
         let request = proto::OpenLeaseRequest {
             context: None,
             namespace: self.namespace(),
             name: name.to_owned(),
             instance: instance.secret().to_vec(),
             ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
         };
         let response = self.client.write(request).await?;
         match response.outcome {
@@ -165,15 +191,15 @@ impl Masters {
         }
     }
 
-    /// Renews exactly this lease; returns how long it lives, counted from before this call was
-    /// sent. Nothing is sent any more once the future is dropped.
+    /// Renews exactly this lease. Nothing is sent any more once the future is dropped.
     ///
     /// # Errors
     /// Those of a write; refused as `LEASE_LOST` once the lease has ended.
-    pub async fn keep_alive(&self, lease: u64) -> Result<Duration, Error> {
+    pub async fn keep_alive(&self, lease: u64) -> Result<Renewal, Error> {
         let request =
             proto::KeepAliveRequest { context: None, namespace: self.namespace(), lease_id: lease };
-        Ok(Duration::from_millis(self.client.write(request).await?.ttl_ms))
+        let response = self.client.write(request).await?;
+        Ok(Renewal { ttl: Duration::from_millis(response.ttl_ms), number: response.renewal })
     }
 
     /// Ends a lease and frees all its claims at once; returns how many there were.

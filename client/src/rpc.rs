@@ -109,7 +109,7 @@ writes! {
     AwaitClaimRequest StopAwaitingRequest SetGroupRequest
 }
 
-pub(crate) use clients::watch;
+pub(crate) use clients::{masters, watch};
 
 mod clients {
     //! The generated clients, with the response limit raised.
@@ -123,7 +123,7 @@ mod clients {
         proto::state_client::StateClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX)
     }
 
-    pub(super) fn masters(channel: Channel) -> proto::masters_client::MastersClient<Channel> {
+    pub(crate) fn masters(channel: Channel) -> proto::masters_client::MastersClient<Channel> {
         proto::masters_client::MastersClient::new(channel)
             .max_decoding_message_size(RESPONSE_BYTES_MAX)
     }

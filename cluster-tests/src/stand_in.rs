@@ -25,6 +25,8 @@ pub struct StandInOptions {
     pub namespace: String,
     /// How long its lease lives.
     pub ttl: Duration,
+    /// The grace of its lease; zero: none. With one it says nothing of its renewals.
+    pub grace: Duration,
     /// The change sources that it claims.
     pub sources: Vec<i64>,
     /// How often it tries to claim those that it has not got.
@@ -43,6 +45,7 @@ impl StandInOptions {
             endpoints,
             namespace: "default".to_owned(),
             ttl: Duration::from_secs(3),
+            grace: Duration::ZERO,
             sources: Vec::new(),
             claim_every: Duration::from_millis(50),
             write_object: None,
@@ -60,6 +63,8 @@ pub enum Event {
         /// Its id as a master.
         master: i64,
     },
+    /// A node has answered on the connection that its lease, with a grace, is attached to.
+    Attached,
     /// It saw a renewal succeed, the opening included.
     Renewed {
         /// When that renewal was sent for the first time.
@@ -132,6 +137,7 @@ impl StandIn {
             .args(["--name", &options.name, "--endpoints", &options.endpoints.join(",")])
             .args(["--namespace", &options.namespace])
             .args(["--ttl-ms", &options.ttl.as_millis().to_string()])
+            .args(["--grace-ms", &options.grace.as_millis().to_string()])
             .args(["--claim-every-ms", &options.claim_every.as_millis().to_string()])
             .args(["--sources", &sources.join(",")])
             .stdin(Stdio::piped())
@@ -204,6 +210,7 @@ impl StandIn {
         self.seen().iter().rev().find_map(|event| match event {
             Event::Renewed { sent_us } => Some(*sent_us),
             Event::Opened { .. }
+            | Event::Attached
             | Event::Granted { .. }
             | Event::AllGranted { .. }
             | Event::Lost { .. }
@@ -265,6 +272,7 @@ impl Event {
             Event::Opened { lease, master } => {
                 json!({"event": "opened", "lease": lease, "master": master})
             }
+            Event::Attached => json!({"event": "attached"}),
             Event::Renewed { sent_us } => json!({"event": "renewed", "sent_us": sent_us}),
             Event::Granted { source, token, sent_us, at_us } => json!({
                 "event": "granted", "source": source, "token": token, "sent_us": sent_us,
@@ -290,6 +298,7 @@ impl Event {
         let text = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
         Some(match value.get("event")?.as_str()? {
             "opened" => Event::Opened { lease: number("lease")?, master: id("master")? },
+            "attached" => Event::Attached,
             "renewed" => Event::Renewed { sent_us: number("sent_us")? },
             "granted" => Event::Granted {
                 source: id("source")?,

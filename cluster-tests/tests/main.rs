@@ -8,6 +8,7 @@ mod catch_up;
 mod counter;
 mod exclusive;
 mod failover;
+mod grace;
 mod groups;
 mod headers;
 mod held;

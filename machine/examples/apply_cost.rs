@@ -94,8 +94,14 @@ fn main() {
     cost.measure("set, 1 MiB", 128, |nth| set(scattered(nth), 1 << 20, nth + 1));
     cost.measure("open lease", 256, |nth| {
         let (namespace, name) = ("default".to_owned(), format!("master-{nth}"));
-        let (instance, ttl_ms) = ([1; 32], 86_400_000);
-        Command::Masters(masters::Command::OpenLease { namespace, name, instance, ttl_ms })
+        let (instance, ttl_ms, grace_ms) = ([1; 32], 86_400_000, 0);
+        Command::Masters(masters::Command::OpenLease {
+            namespace,
+            name,
+            instance,
+            ttl_ms,
+            grace_ms,
+        })
     });
     let first_lease = cost.state.header().revision - 255;
     cost.measure("keep alive", 256_000, |nth| {

@@ -42,7 +42,8 @@ impl Entry {
 /// One write, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// What makes the write exactly-once. None for session commands; anything else is refused without.
+    /// What makes the write exactly-once. None for session commands and for what nodes make; anything else is
+    /// refused without.
     pub origin: Option<Origin>,
     /// What to do.
     pub command: Command,
@@ -117,6 +118,7 @@ impl Request {
     pub fn validate(&self) -> Result<(), Refusal> {
         match &self.command {
             Command::Session(command) => return command.validate(),
+            Command::Masters(command) if command.is_of_nodes() => return command.validate(),
             Command::State(command) => command.validate()?,
             Command::Masters(command) => command.validate()?,
             Command::ChangeSources(command) => command.validate()?,
@@ -138,7 +140,7 @@ impl Request {
     /// About how many bytes the request takes in an entry; never less than its names and value take.
     pub fn encoded_len_hint(&self) -> usize {
         /// More than all numbers, tags and lengths of any command take.
-        const FIXED_BYTES: usize = 96;
+        const FIXED_BYTES: usize = 112;
         FIXED_BYTES
             + match &self.command {
                 Command::Session(_) => 0,
@@ -202,6 +204,7 @@ mod tests {
             name: name.clone(),
             instance: [255; 32],
             ttl_ms: big.1,
+            grace_ms: big.1,
         };
         let group = changesources::Command::SetGroup {
             namespace: namespace.clone(),

@@ -68,6 +68,7 @@ mod tests {
             name: name.to_owned(),
             instance: [7; 32],
             ttl_ms: 10_000,
+            grace_ms: 0,
         })
     }
 

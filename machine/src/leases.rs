@@ -3,13 +3,15 @@
 //! # Model
 //!
 //! A lease belongs to one master ([`masters`](crate::masters)) and lives until the cluster clock reaches its
-//! deadline; a renewal moves the deadline on. An index orders leases by deadline.
+//! deadline; a renewal moves the deadline on, and has a number. A lease with a *grace* can be shrunk: by the number
+//! of its last renewal its deadline moves up to the grace from then. An index orders leases by deadline.
 //!
 //! # Invariants
 //!
 //! - Each lease has exactly one row in the index, at its deadline.
 //! - A lease whose deadline is not above the clock has lapsed, whether or not its rows are still there.
 //! - Ids are revisions: they rise and are never given again, so a late renewal revives nothing.
+//! - Only a renewal moves a deadline on; whoever shrinks a lease does not know of a later renewal, or does nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +27,7 @@ const LEASES: Table<u64, Lease> = Table::new(0x32, "lease");
 /// Leases by deadline and id.
 const DEADLINES: Table<(u64, u64), ()> = Table::new(0x33, "lease deadline");
 
-/// A lease. A renewal changes the last two fields; the others never change.
+/// A lease. A renewal changes the last three fields, and shrinking it the deadline; the others never change.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Lease {
     /// Where its master is.
@@ -36,6 +38,10 @@ pub(crate) struct Lease {
     pub(crate) instance: Instance,
     /// How long it lives without a renewal.
     pub(crate) ttl_ms: u64,
+    /// How long it lives at most once its holder's connection has broken; 0 if that means nothing to it.
+    pub(crate) grace_ms: u64,
+    /// The number of its last renewal; 0 as it was opened. Whether it can be shrunk depends on it.
+    pub(crate) renewal: u64,
     /// The cluster clock at which it has lapsed. Claims depend on it.
     pub(crate) deadline_ms: u64,
     /// When it was last renewed; wall clock, for display only.
@@ -78,20 +84,40 @@ pub(crate) fn open(
     namespace: &str,
     master: i64,
     instance: Instance,
-    ttl_ms: u64,
+    (ttl_ms, grace_ms): (u64, u64),
 ) -> Result<u64, Fault> {
-    let (id, namespace) = (txn.revision, namespace.to_owned());
+    let (id, namespace, renewal) = (txn.revision, namespace.to_owned(), 0);
     let (deadline_ms, renewed_wall_ms) = (txn.clock_ms.saturating_add(ttl_ms), txn.wall_ms);
-    let lease = Lease { namespace, master, instance, ttl_ms, deadline_ms, renewed_wall_ms };
+    let lease = Lease {
+        namespace,
+        master,
+        instance,
+        ttl_ms,
+        grace_ms,
+        renewal,
+        deadline_ms,
+        renewed_wall_ms,
+    };
     put(txn, id, &lease)?;
     Ok(id)
 }
 
-/// Counts a lease's time from here.
-pub(crate) fn renew(txn: &mut Txn<'_>, id: u64, lease: Lease) -> Result<(), Fault> {
+/// Counts a lease's time from here; gives the renewal's number.
+pub(crate) fn renew(txn: &mut Txn<'_>, id: u64, lease: Lease) -> Result<u64, Fault> {
     DEADLINES.delete(txn, (lease.deadline_ms, id));
     let (deadline_ms, renewed_wall_ms) = (txn.clock_ms.saturating_add(lease.ttl_ms), txn.wall_ms);
-    put(txn, id, &Lease { deadline_ms, renewed_wall_ms, ..lease })
+    let renewal = lease.renewal.saturating_add(1);
+    put(txn, id, &Lease { renewal, deadline_ms, renewed_wall_ms, ..lease })?;
+    Ok(renewal)
+}
+
+/// Leaves a lease no more than its grace from here; gives what it has left.
+pub(crate) fn shrink(txn: &mut Txn<'_>, id: u64, lease: Lease) -> Result<u64, Fault> {
+    DEADLINES.delete(txn, (lease.deadline_ms, id));
+    let grace_end_ms = txn.clock_ms.saturating_add(lease.grace_ms);
+    let lease = Lease { deadline_ms: lease.deadline_ms.min(grace_end_ms), ..lease };
+    put(txn, id, &lease)?;
+    Ok(lease.remaining_ms(txn.clock_ms))
 }
 
 fn put(txn: &mut Txn<'_>, id: u64, lease: &Lease) -> Result<(), Fault> {

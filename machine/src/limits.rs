@@ -15,6 +15,9 @@ pub const REPLY_VALUE_BYTES_MAX: usize = 2048;
 pub const LEASE_TTL_MS_MIN: u64 = 500;
 /// Longest lease, in milliseconds (24 h): a holder that died must not hold longer than a working day.
 pub const LEASE_TTL_MS_MAX: u64 = 86_400_000;
+/// Shortest connection grace, in milliseconds: a holder whose connection broke needs time for another one. The
+/// longest is the lease's own time.
+pub const LEASE_GRACE_MS_MIN: u64 = 500;
 /// Most change sources that one master can own: they all go in one step when its lease ends.
 pub const CLAIMS_PER_MASTER_MAX: u32 = 10_000;
 

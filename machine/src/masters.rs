@@ -6,6 +6,10 @@
 //! reaches the lease's deadline; keeping it alive moves the deadline on. A master can also be marked active
 //! without a lease; nothing but a command makes such a one inactive again.
 //!
+//! A node that sees the connection of a lease's holder break can shrink the lease to its *grace*, if it was opened
+//! with one. It names the last renewal that the holder told it of: a holder that has moved to another node has
+//! renewed since.
+//!
 //! # Invariants
 //!
 //! - A master has at most one lease, and each lease (`leases.rs`) one master that names it.
@@ -15,10 +19,6 @@
 //! - A lease whose deadline is not above the clock has lapsed: no command renews it, no read shows it, and
 //!   before a command that comes upon it is run, it is ended. Expiry only clears such rows away.
 //! - While a lease lives, only its own instance can replace it.
-//!
-//! # What it leaves out
-//!
-//! Connection grace (a shorter deadline once the holder's connection is seen to drop).
 
 use serde::{Deserialize, Serialize};
 
@@ -72,11 +72,16 @@ pub enum Command {
         instance: [u8; 32],
         /// How long it lives without a renewal.
         ttl_ms: u64,
+        /// How long it lives at most once its holder's connection has broken; 0: as long as ever.
+        grace_ms: u64,
     },
     /// Renews a lease.
     KeepAlive { namespace: String, lease: u64 },
     /// Ends a lease.
     CloseLease { namespace: String, lease: u64 },
+    /// Lets a lease live no longer than its grace from here, unless it has been renewed since the renewal of this
+    /// number. Nodes make it, in no session: repeating it changes nothing.
+    ShrinkLease { namespace: String, lease: u64, renewal: u64 },
 }
 
 /// What a write did.
@@ -110,11 +115,18 @@ pub enum Reply {
     Renewed {
         /// How long it lives from here.
         ttl_ms: u64,
+        /// The renewal's number: 1 for the first of a lease, and rising by 1.
+        renewal: u64,
     },
     /// The lease is closed.
     Closed {
         /// How many change sources it had.
         freed: u32,
+    },
+    /// The lease lives no longer than its grace.
+    Shrunk {
+        /// How long it has to run.
+        remaining_ms: u64,
     },
 }
 
@@ -124,16 +136,25 @@ impl Command {
         match self {
             Command::FindId { name, .. } => check_name(Field::Name, name),
             Command::SetState { master, .. } => check_id(Field::MasterId, *master),
-            Command::OpenLease { name, ttl_ms, .. } => {
+            Command::OpenLease { name, ttl_ms, grace_ms, .. } => {
                 check_name(Field::Name, name)?;
-                let (actual, min, max) =
-                    (*ttl_ms, limits::LEASE_TTL_MS_MIN, limits::LEASE_TTL_MS_MAX);
-                match (min..=max).contains(&actual) {
-                    true => Ok(()),
-                    false => Err(Refusal::BadTtl { actual, min, max }),
-                }
+                check_times(*ttl_ms, *grace_ms)
             }
-            Command::KeepAlive { .. } | Command::CloseLease { .. } => Ok(()),
+            Command::KeepAlive { .. }
+            | Command::CloseLease { .. }
+            | Command::ShrinkLease { .. } => Ok(()),
+        }
+    }
+
+    /// Whether it is a node that makes it, and not a client in a session.
+    pub(crate) fn is_of_nodes(&self) -> bool {
+        match self {
+            Command::ShrinkLease { .. } => true,
+            Command::FindId { .. }
+            | Command::SetState { .. }
+            | Command::OpenLease { .. }
+            | Command::KeepAlive { .. }
+            | Command::CloseLease { .. } => false,
         }
     }
 
@@ -144,7 +165,8 @@ impl Command {
                 Command::FindId { name, .. } | Command::OpenLease { name, .. } => name.len(),
                 Command::SetState { .. }
                 | Command::KeepAlive { .. }
-                | Command::CloseLease { .. } => 0,
+                | Command::CloseLease { .. }
+                | Command::ShrinkLease { .. } => 0,
             }
     }
 
@@ -154,8 +176,22 @@ impl Command {
             | Command::SetState { namespace, .. }
             | Command::OpenLease { namespace, .. }
             | Command::KeepAlive { namespace, .. }
-            | Command::CloseLease { namespace, .. } => namespace,
+            | Command::CloseLease { namespace, .. }
+            | Command::ShrinkLease { namespace, .. } => namespace,
         }
+    }
+}
+
+/// Refuses a lease that is too short or too long, or has a grace that it cannot have.
+fn check_times(ttl_ms: u64, grace_ms: u64) -> Result<(), Refusal> {
+    let (actual, min, max) = (ttl_ms, limits::LEASE_TTL_MS_MIN, limits::LEASE_TTL_MS_MAX);
+    if !(min..=max).contains(&actual) {
+        return Err(Refusal::BadTtl { actual, min, max });
+    }
+    let (actual, min, max) = (grace_ms, limits::LEASE_GRACE_MS_MIN, ttl_ms);
+    match actual == 0 || (min..=max).contains(&actual) {
+        true => Ok(()),
+        false => Err(Refusal::OutOfBounds { field: Field::GraceMs, actual, min, max }),
     }
 }
 
@@ -166,8 +202,8 @@ pub(crate) fn apply(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Stop>
         Command::SetState { namespace, master, active } => {
             set_state(txn, namespace, *master, *active)
         }
-        Command::OpenLease { namespace, name, instance, ttl_ms } => {
-            open_lease(txn, namespace, name, Instance(*instance), *ttl_ms)
+        Command::OpenLease { namespace, name, instance, ttl_ms, grace_ms } => {
+            open_lease(txn, namespace, name, Instance(*instance), (*ttl_ms, *grace_ms))
         }
         Command::KeepAlive { namespace, lease: id } => {
             #[cfg(feature = "plant")]
@@ -176,12 +212,15 @@ pub(crate) fn apply(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Stop>
             }
             let lease = leases::live(txn.view(), namespace, *id)?;
             let ttl_ms = lease.ttl_ms;
-            leases::renew(txn, *id, lease)?;
-            Ok(Reply::Renewed { ttl_ms })
+            let renewal = leases::renew(txn, *id, lease)?;
+            Ok(Reply::Renewed { ttl_ms, renewal })
         }
         Command::CloseLease { namespace, lease } => {
             let master = leases::live(txn.view(), namespace, *lease)?.master;
             Ok(Reply::Closed { freed: end(txn, namespace, master)? })
+        }
+        Command::ShrinkLease { namespace, lease, renewal } => {
+            shrink_lease(txn, namespace, *lease, *renewal)
         }
     }
 }
@@ -196,7 +235,8 @@ pub(crate) fn known(view: View<'_>, command: &Command) -> Result<Option<Reply>, 
         Command::SetState { .. }
         | Command::OpenLease { .. }
         | Command::KeepAlive { .. }
-        | Command::CloseLease { .. } => Ok(None),
+        | Command::CloseLease { .. }
+        | Command::ShrinkLease { .. } => Ok(None),
     }
 }
 
@@ -209,7 +249,10 @@ pub(crate) fn growth(view: View<'_>, command: &Command) -> u64 {
                 false => growth::of_rows(2, 2 * command.text_bytes()),
             }
         }
-        Command::SetState { .. } | Command::KeepAlive { .. } | Command::CloseLease { .. } => 0,
+        Command::SetState { .. }
+        | Command::KeepAlive { .. }
+        | Command::CloseLease { .. }
+        | Command::ShrinkLease { .. } => 0,
     }
 }
 
@@ -245,7 +288,7 @@ fn open_lease(
     namespace: &str,
     name: &str,
     instance: Instance,
-    ttl_ms: u64,
+    times: (u64, u64),
 ) -> Result<Reply, Stop> {
     let master = find_or_create(txn, namespace, name)?;
     if let Some((lease, holder)) = lease_of(txn.view(), namespace, master)?
@@ -255,10 +298,21 @@ fn open_lease(
         return Ok(Reply::HeldBy { master, name, lease, remaining_ms });
     }
     let (record, _) = end_all(txn, namespace, master)?;
-    let lease = leases::open(txn, namespace, master, instance, ttl_ms)?;
+    let lease = leases::open(txn, namespace, master, instance, times)?;
     let record = Record { active: true, lease: Some(lease), ..record };
     MASTERS.put(txn, (namespace, master), &record)?;
-    Ok(Reply::Lease { lease, master, ttl_ms })
+    Ok(Reply::Lease { lease, master, ttl_ms: times.0 })
+}
+
+fn shrink_lease(txn: &mut Txn<'_>, namespace: &str, id: u64, renewal: u64) -> Result<Reply, Stop> {
+    let lease = leases::live(txn.view(), namespace, id)?;
+    if lease.grace_ms == 0 {
+        return Err(Refusal::NoGrace { lease: id }.into());
+    }
+    if lease.renewal != renewal {
+        return Err(Refusal::LeaseRenewed { lease: id, renewal }.into());
+    }
+    Ok(Reply::Shrunk { remaining_ms: leases::shrink(txn, id, lease)? })
 }
 
 /// Ends a master's lease, frees all it owns, makes it inactive, and says how much it owned.
@@ -323,7 +377,10 @@ pub(crate) fn lapsed_in_the_way(view: View<'_>, command: &Command) -> Result<Opt
             }
         }
         // The first concerns no lease; the others only one that lives.
-        Command::FindId { .. } | Command::KeepAlive { .. } | Command::CloseLease { .. } => Ok(None),
+        Command::FindId { .. }
+        | Command::KeepAlive { .. }
+        | Command::CloseLease { .. }
+        | Command::ShrinkLease { .. } => Ok(None),
     }
 }
 

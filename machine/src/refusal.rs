@@ -216,6 +216,20 @@ pub enum Refusal {
         /// The token that was given as proof.
         token: u64,
     },
+    /// The lease was opened without a connection grace.
+    #[error("lease {lease} has no connection grace")]
+    NoGrace {
+        /// The lease named.
+        lease: u64,
+    },
+    /// The lease has been renewed since, or not yet as often.
+    #[error("renewal {renewal} is not the last one of lease {lease}")]
+    LeaseRenewed {
+        /// The lease named.
+        lease: u64,
+        /// The renewal named.
+        renewal: u64,
+    },
 }
 
 /// What kind of no a refusal is; decides the status that a caller sees.
@@ -252,6 +266,8 @@ pub enum Field {
     TtlMs,
     /// How long a caller waits.
     WaitMs,
+    /// The connection grace of a lease.
+    GraceMs,
 }
 
 impl Field {
@@ -267,6 +283,7 @@ impl Field {
             Field::Group => "group",
             Field::TtlMs => "ttl_ms",
             Field::WaitMs => "wait_ms",
+            Field::GraceMs => "grace_ms",
         }
     }
 }
@@ -305,6 +322,8 @@ impl Refusal {
             Refusal::OutOfBounds { .. } => "OUT_OF_BOUNDS",
             Refusal::TooManyCreators { .. } => "TOO_MANY_CREATORS",
             Refusal::CreationLost { .. } => "CREATION_LOST",
+            Refusal::NoGrace { .. } => "NO_GRACE",
+            Refusal::LeaseRenewed { .. } => "LEASE_RENEWED",
         }
     }
 
@@ -327,6 +346,8 @@ impl Refusal {
             | Refusal::LeaseLost { .. }
             | Refusal::StaleFence { .. }
             | Refusal::ChangeSourceInUse { .. }
+            | Refusal::NoGrace { .. }
+            | Refusal::LeaseRenewed { .. }
             | Refusal::CreationLost { .. } => RefusalKind::FailedPrecondition,
             Refusal::TooManyUndecided { .. }
             | Refusal::TooManySessions { .. }
@@ -371,7 +392,12 @@ impl Refusal {
             Refusal::UnknownMaster { id } => vec![of("master_id", id)],
             Refusal::UnknownChangeSource { id }
             | Refusal::ChangeSourceInUse { changesource: id } => vec![of("changesource_id", id)],
-            Refusal::LeaseLost { lease } => vec![of("lease_id", lease)],
+            Refusal::LeaseLost { lease } | Refusal::NoGrace { lease } => {
+                vec![of("lease_id", lease)]
+            }
+            Refusal::LeaseRenewed { lease, renewal } => {
+                vec![of("lease_id", lease), of("renewal", renewal)]
+            }
             Refusal::StaleFence { changesource, token } => {
                 vec![of("changesource_id", changesource), of("token", token)]
             }
@@ -452,6 +478,8 @@ mod tests {
             Refusal::OutOfBounds { field: Field::WaitMs, actual, min, max },
             Refusal::TooManyCreators { actual, allowed },
             Refusal::CreationLost { token: 5 },
+            Refusal::NoGrace { lease: 5 },
+            Refusal::LeaseRenewed { lease: 5, renewal: 4 },
         ]
     }
 
@@ -483,6 +511,8 @@ mod tests {
             "0101011508090207",
             "010101160908",
             "0101011705",
+            "0101011805",
+            "010101190504",
         ];
         for (refusal, expected) in all().into_iter().zip(expected) {
             let response = Response { revision: 1, outcome: Err(refusal) };

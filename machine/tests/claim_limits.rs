@@ -45,8 +45,8 @@ impl Cluster {
 
     fn lease(&mut self, name: &str) -> u64 {
         let (namespace, name) = (NAMESPACE.to_owned(), name.to_owned());
-        let (instance, ttl_ms) = ([7; 32], 1_000_000);
-        let open = masters::Command::OpenLease { namespace, name, instance, ttl_ms };
+        let (instance, ttl_ms, grace_ms) = ([7; 32], 1_000_000, 0);
+        let open = masters::Command::OpenLease { namespace, name, instance, ttl_ms, grace_ms };
         match self.run(Command::Masters(open)) {
             Ok(Reply::Masters(masters::Reply::Lease { lease, .. })) => lease,
             other => panic!("{other:?}"),

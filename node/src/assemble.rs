@@ -117,6 +117,8 @@ pub(crate) async fn assemble(parts: Parts) -> Result<(Arc<Node>, StateStore), Un
         log,
         held: Node::held_calls(),
         room,
+        attachable: Node::attachable_leases(),
+        closing: watch::Sender::new(false),
         measures: Measures::default(),
         changing: tokio::sync::Mutex::new(()),
         pace,

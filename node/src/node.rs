@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_machine::{Request, Response, State};
+use tokio::sync::Semaphore;
 
 use crate::alarm::Alarms;
 use crate::config::Config;
@@ -30,6 +31,8 @@ use crate::store::{DataDir, LogStore};
 /// Enough for 64 connections with their 256 requests each, or for 64 of the longest values.
 const HELD: Limits =
     Limits { waiting: "wait for a leader", calls_max: 16_384, bytes_max: 64 << 20 };
+/// How many leases are attached to one node at most: each has a task.
+const ATTACHED_MAX: usize = 4096;
 /// Pause before another try, such as at a leader that is not ready yet; a change of the lead ends
 /// it.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -57,6 +60,10 @@ pub(crate) struct Node {
     pub(crate) log: LogStore,
     pub(crate) held: Places,
     pub(crate) room: Arc<Room>,
+    /// One permit for each further lease that may be attached to this node.
+    pub(crate) attachable: Arc<Semaphore>,
+    /// True from when the node closes its clients' connections: that they break means nothing then.
+    pub(crate) closing: watch::Sender<bool>,
     pub(crate) measures: Measures,
     /// Held while the membership changes, also while the change waits for a quorum: that is what
     /// makes it one change at a time.
@@ -73,6 +80,10 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn held_calls() -> Places {
         Places::new(HELD)
+    }
+
+    pub(crate) fn attachable_leases() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(ATTACHED_MAX))
     }
 
     /// Makes the node stop, saying why; the first reason stands.

@@ -348,7 +348,11 @@ impl Fake {
             return Ok(Box::new(v1::OpenLeaseResponse { header: None, outcome }));
         }
         if request.is::<v1::KeepAliveRequest>() {
-            return Ok(Box::new(v1::KeepAliveResponse { header: None, ttl_ms: 3_600_000 }));
+            return Ok(Box::new(v1::KeepAliveResponse {
+                header: None,
+                ttl_ms: 3_600_000,
+                renewal: 1,
+            }));
         }
         if request.is::<v1::CloseLeaseRequest>() {
             return Ok(Box::new(v1::CloseLeaseResponse { header: None, freed: 2 }));
@@ -443,7 +447,9 @@ fn timeout_of<Q>(request: &Request<Q>) -> Duration {
 }
 
 macro_rules! service {
-    ($service:path { $($method:ident($request:ident) -> $response:ident;)* }) => {
+    ($service:path {
+        $($method:ident($request:ident) -> $response:ident;)*
+    } $($more:tt)*) => {
         #[tonic::async_trait]
         impl $service for Fake {
             $(async fn $method(
@@ -452,6 +458,7 @@ macro_rules! service {
             ) -> Result<Response<v1::$response>, Status> {
                 self.serve(stringify!($method), request).await
             })*
+            $($more)*
         }
     };
 }
@@ -478,7 +485,18 @@ service! { v1::masters_server::Masters {
     open_lease(OpenLeaseRequest) -> OpenLeaseResponse;
     keep_alive(KeepAliveRequest) -> KeepAliveResponse;
     close_lease(CloseLeaseRequest) -> CloseLeaseResponse;
-} }
+}
+    type AttachLeaseStream = tokio_stream::wrappers::ReceiverStream<
+        Result<v1::AttachLeaseResponse, Status>,
+    >;
+
+    async fn attach_lease(
+        &self,
+        _: Request<tonic::Streaming<v1::AttachLeaseRequest>>,
+    ) -> Result<Response<Self::AttachLeaseStream>, Status> {
+        Err(Status::unimplemented("no test of this crate attaches a lease"))
+    }
+}
 
 service! { v1::change_sources_server::ChangeSources {
     find_change_source_id(FindChangeSourceIdRequest) -> FindChangeSourceIdResponse;

@@ -38,14 +38,21 @@ async fn run() -> anyhow::Result<()> {
     let client = Client::connect(config);
     let instance = Instance::random();
     let holder = loop {
-        match LeaseHolder::open(&client, &args.name, &instance, args.ttl).await? {
+        let (name, ttl, grace) = (&args.name, args.ttl, args.grace);
+        match LeaseHolder::open_with_grace(&client, name, &instance, ttl, grace).await? {
             Opened::Granted(holder) => break Arc::new(holder),
             Opened::HeldBy(_) => tokio::time::sleep(args.claim_every).await,
         }
     };
     let lease = holder.lease();
     say(&Event::Opened { lease: lease.id, master: lease.master });
-    let renewals = tokio::spawn(watch_renewals(holder.clone(), lease.ttl));
+    let (watched, grace) = (holder.clone(), args.grace);
+    let renewals = tokio::spawn(async move {
+        match grace {
+            Duration::ZERO => watch_renewals(watched, lease.ttl).await,
+            grace => watch_attachment(&watched, grace).await,
+        }
+    });
     let (granted, fence) = watch::channel(None);
     let work = async {
         tokio::try_join!(claim_all(&args, &holder, &granted), write(&args, &holder, fence.clone()))
@@ -100,6 +107,20 @@ async fn watch_renewals(holder: Arc<LeaseHolder>, ttl: Duration) {
             last = until;
             say(&Event::Renewed { sent_us: micros(until.saturating_sub(counted)) });
         }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// With a grace the end of the lease tells of its connection: it moves on with every answer.
+async fn watch_attachment(holder: &LeaseHolder, grace: Duration) {
+    let mut last = None;
+    loop {
+        let until = holder.lost_at();
+        let is_attached = until.since(BootTime::now()) <= grace;
+        if is_attached && last.is_some_and(|last| last < until) {
+            return say(&Event::Attached);
+        }
+        last = is_attached.then_some(until);
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -187,6 +208,7 @@ struct Args {
     endpoints: Vec<String>,
     namespace: String,
     ttl: Duration,
+    grace: Duration,
     claim_every: Duration,
     sources: Vec<i64>,
     write_object: Option<i64>,
@@ -210,6 +232,7 @@ impl Args {
             endpoints: list(take("--endpoints")?),
             namespace: take("--namespace")?,
             ttl: Duration::from_millis(take("--ttl-ms")?.parse()?),
+            grace: Duration::from_millis(take("--grace-ms")?.parse()?),
             claim_every: Duration::from_millis(take("--claim-every-ms")?.parse()?),
             sources: list(take("--sources")?)
                 .iter()

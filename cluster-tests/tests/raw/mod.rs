@@ -165,7 +165,8 @@ impl Raw {
     pub async fn lease(&mut self, name: &str, ttl_ms: u64) -> Answer<u64> {
         let (context, name) = (self.context(), name.to_owned());
         let (namespace, instance) = (self.namespace.clone(), vec![7; 32]);
-        let request = v1::OpenLeaseRequest { context, namespace, name, instance, ttl_ms };
+        let request =
+            v1::OpenLeaseRequest { context, namespace, name, instance, ttl_ms, grace_ms: 0 };
         match self.masters.open_lease(request).await?.into_inner().outcome {
             Some(v1::open_lease_response::Outcome::Lease(lease)) => Ok(lease.lease_id),
             held => panic!("it is our own lease: {held:?}"),

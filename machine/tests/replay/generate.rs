@@ -30,6 +30,8 @@ pub(crate) struct Generator {
     clients: Vec<Client>,
     clock_ms: u64,
     leases: Vec<u64>,
+    /// Leases, and the numbers of their renewals.
+    renewals: Vec<(u64, u64)>,
     tokens: Vec<u64>,
     /// Where somebody asked for the right to create, and under which token.
     creations: Vec<(String, i64, String, u64)>,
@@ -45,6 +47,7 @@ impl Generator {
             clients: vec![Client::default(); 4],
             clock_ms: 0,
             leases: vec![],
+            renewals: vec![],
             tokens: vec![],
             creations: vec![],
             revisions: vec![],
@@ -85,7 +88,17 @@ impl Generator {
                     };
                     *self.client(slot) = fresh;
                 }
-                Ok(Reply::Masters(masters::Reply::Lease { lease, .. })) => self.leases.push(*lease),
+                Ok(Reply::Masters(masters::Reply::Lease { lease, .. })) => {
+                    self.leases.push(*lease);
+                    self.renewals.push((*lease, 0));
+                }
+                Ok(Reply::Masters(masters::Reply::Renewed { renewal, .. })) => {
+                    if let Command::Masters(masters::Command::KeepAlive { lease, .. }) =
+                        request.command
+                    {
+                        self.renewals.push((lease, *renewal));
+                    }
+                }
                 Ok(Reply::ChangeSources(changesources::Reply::Granted { token })) => {
                     self.tokens.push(*token);
                 }
@@ -146,14 +159,18 @@ impl Generator {
             first_incomplete = self.random.below(next_seq + 2);
         }
         let origin = Origin { session, seq, first_incomplete, resent: false };
-        let origin = (!self.random.one_in(200)).then_some(origin);
-        let mut request = Request { origin, command: self.command() };
+        let command = self.command();
+        let is_of_nodes = matches!(command, Command::Masters(masters::Command::ShrinkLease { .. }));
+        let origin = (!is_of_nodes && !self.random.one_in(200)).then_some(origin);
+        let mut request = Request { origin, command };
         if self.random.one_in(2) {
             // Half of all requests come by way of the leader's admission, with its notes.
             let _ = state.admit(&mut request);
         }
         let client = self.client(slot);
-        client.next_seq = client.next_seq.max(seq + 1);
+        if !is_of_nodes {
+            client.next_seq = client.next_seq.max(seq + 1);
+        }
         client.sent.push(request.clone());
         request
     }
@@ -251,7 +268,7 @@ impl Generator {
     fn master_command(&mut self) -> masters::Command {
         let namespace = self.namespace();
         let of_leases = if self.has_many_leases { 30 } else { 4 };
-        match self.random.below(6 + of_leases) {
+        match self.random.below(8 + of_leases) {
             0 => masters::Command::FindId { namespace, name: self.name("master", 4) },
             1 => {
                 let active = self.random.one_in(2);
@@ -264,13 +281,23 @@ impl Generator {
                 name: self.name("master", 4),
                 instance: [7; 32],
                 ttl_ms: self.random.below(600),
+                grace_ms: self.random.below(600),
             },
+            6 | 7 => {
+                let late = self.renewals.len().saturating_sub(6);
+                let (lease, renewal) =
+                    self.random.pick(&self.renewals[late..]).copied().unwrap_or((1, 0));
+                masters::Command::ShrinkLease { namespace, lease, renewal }
+            }
             _ => {
                 let names = if self.has_many_leases { 300 } else { 4 };
                 let instance = [u8::from(self.random.one_in(3)); 32];
                 let name = self.name("master", names);
-                let ttl_ms = limits::LEASE_TTL_MS_MIN + self.random.below(4_000);
-                masters::Command::OpenLease { namespace, name, instance, ttl_ms }
+                let more_ms = self.random.below(4_000);
+                let ttl_ms = limits::LEASE_TTL_MS_MIN + more_ms;
+                let grace_ms = limits::LEASE_GRACE_MS_MIN + self.random.below(more_ms + 1);
+                let grace_ms = if self.random.one_in(2) { grace_ms } else { 0 };
+                masters::Command::OpenLease { namespace, name, instance, ttl_ms, grace_ms }
             }
         }
     }

@@ -3,7 +3,7 @@
 use holdfast_machine::{Reply, Response, changesources, creators, masters, sessions, state};
 
 /// All that the generator can reach.
-pub(crate) const ALL: [&str; 54] = [
+pub(crate) const ALL: [&str; 57] = [
     "opened",
     "kept",
     "closed",
@@ -23,6 +23,7 @@ pub(crate) const ALL: [&str; 54] = [
     "held by",
     "renewed",
     "lease closed",
+    "shrunk",
     "source id",
     "granted",
     "granted again",
@@ -58,6 +59,8 @@ pub(crate) const ALL: [&str; 54] = [
     "CHANGE_SOURCE_IN_USE",
     "OUT_OF_BOUNDS",
     "CREATION_LOST",
+    "NO_GRACE",
+    "LEASE_RENEWED",
 ];
 
 /// Which of them a response is.
@@ -90,6 +93,7 @@ pub(crate) fn kind(response: &Response) -> &'static str {
             masters::Reply::HeldBy { .. } => "held by",
             masters::Reply::Renewed { .. } => "renewed",
             masters::Reply::Closed { .. } => "lease closed",
+            masters::Reply::Shrunk { .. } => "shrunk",
         },
         Ok(Reply::ChangeSources(reply)) => match reply {
             changesources::Reply::Id(_) => "source id",

@@ -28,6 +28,14 @@ struct Caller {
     deadline_ms: u64,
 }
 
+/// A lease, as its holder and the clock make it.
+struct Lease {
+    ttl_ms: u64,
+    grace_ms: u64,
+    renewal: u64,
+    deadline_ms: u64,
+}
+
 #[derive(Default)]
 pub(crate) struct Model {
     /// The first outcome of each write.
@@ -40,6 +48,7 @@ pub(crate) struct Model {
     claims: BTreeMap<Source, (i64, u64)>,
     /// The group of each change source that is in one.
     groups: BTreeMap<Source, String>,
+    leases: BTreeMap<u64, Lease>,
     items: BTreeMap<Item, Value>,
     /// Who would create a value, in the order in which they came. The first one may.
     creators: BTreeMap<Item, Vec<Caller>>,
@@ -55,6 +64,7 @@ impl Model {
                 assert!(response.revision >= self.last_revision, "revisions never fall");
                 self.last_revision = response.revision;
                 self.check_outcome(request, response, state.header().clock_ms);
+                self.check_lease(request, response, state.header().clock_ms);
             }
             self.check_small(response);
             let bytes = request.encode().expect("requests are small").len();
@@ -63,8 +73,49 @@ impl Model {
         assert!(state.header().revision >= self.last_revision);
         self.last_revision = state.header().revision;
         self.check_claims(state);
+        self.check_deadlines(state);
         self.check_items(state);
         self.check_creators(state);
+    }
+
+    /// M3, M6: a renewal counts the ttl from then; shrinking a lease leaves it its grace and never more than it had,
+    /// and only by the number of its last renewal.
+    fn check_lease(&mut self, request: &Request, response: &Response, clock_ms: u64) {
+        use masters::Command as Ask;
+        let Command::Masters(command) = &request.command else { return };
+        let Ok(Reply::Masters(reply)) = &response.outcome else { return };
+        match (command, reply) {
+            (Ask::OpenLease { ttl_ms, grace_ms, .. }, masters::Reply::Lease { lease, .. }) => {
+                let (ttl_ms, grace_ms, renewal) = (*ttl_ms, *grace_ms, 0);
+                let deadline_ms = clock_ms + ttl_ms;
+                self.leases.insert(*lease, Lease { ttl_ms, grace_ms, renewal, deadline_ms });
+            }
+            (Ask::KeepAlive { lease, .. }, masters::Reply::Renewed { ttl_ms, renewal }) => {
+                let lease = self.leases.get_mut(lease).expect("it was opened");
+                assert!(clock_ms < lease.deadline_ms, "a renewal revived a lease");
+                assert_eq!((lease.ttl_ms, lease.renewal + 1), (*ttl_ms, *renewal));
+                (lease.renewal, lease.deadline_ms) = (*renewal, clock_ms + ttl_ms);
+            }
+            (Ask::ShrinkLease { lease, renewal, .. }, masters::Reply::Shrunk { remaining_ms }) => {
+                let lease = self.leases.get_mut(lease).expect("it was opened");
+                assert!(clock_ms < lease.deadline_ms && lease.grace_ms > 0);
+                assert_eq!(lease.renewal, *renewal, "shrunk by an old renewal");
+                lease.deadline_ms = lease.deadline_ms.min(clock_ms + lease.grace_ms);
+                assert_eq!(lease.deadline_ms - clock_ms, *remaining_ms);
+            }
+            _ => {}
+        }
+    }
+
+    /// M4: what a lease has left is what its renewals, the clock and broken connections have left it.
+    fn check_deadlines(&self, state: &State) {
+        for namespace in NAMESPACES {
+            for master in masters::list(state, namespace).expect("no fault") {
+                let Some(lease) = master.lease else { continue };
+                let deadline_ms = state.header().clock_ms + master.remaining_ms;
+                assert_eq!(deadline_ms, self.leases[&lease].deadline_ms, "{master:?}");
+            }
+        }
     }
 
     /// G4: whether the request was run now; if it was before, it must have been answered as then.

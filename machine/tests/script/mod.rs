@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use goldenscript::Context;
 use holdfast_machine::{
     Admission, Change, Command, Entry, LogPosition, Origin, Payload, Reply, Request, State,
-    sessions,
+    masters, sessions,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -72,7 +72,9 @@ impl Runner {
 
     /// The request that a command stands for.
     fn request(&mut self, name: &str, args: &parse::Args, command: Command) -> Result<Request> {
-        if let Command::Session(_) = command {
+        if let Command::Session(_) | Command::Masters(masters::Command::ShrinkLease { .. }) =
+            command
+        {
             return Ok(Request { origin: None, command });
         }
         let client = self.clients.entry(name.to_owned()).or_default();

@@ -88,23 +88,8 @@ pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> 
         }),
         "object" | "set" | "create" | "delete" => Command::State(object_state(name, args)?),
         "ask" | "keep_creating" | "abandon" => Command::Creators(creation(name, args)?),
-        "master" => Command::Masters(masters::Command::FindId { namespace, name: args.text(0)? }),
-        "set_active" => Command::Masters(masters::Command::SetState {
-            namespace,
-            master: args.parse(0)?,
-            active: args.parse(1)?,
-        }),
-        "lease" => Command::Masters(masters::Command::OpenLease {
-            namespace,
-            name: args.text(0)?,
-            instance: instance(args.at(1)?),
-            ttl_ms: args.parse(2)?,
-        }),
-        "keep_alive" => {
-            Command::Masters(masters::Command::KeepAlive { namespace, lease: args.parse(0)? })
-        }
-        "close_lease" => {
-            Command::Masters(masters::Command::CloseLease { namespace, lease: args.parse(0)? })
+        "master" | "set_active" | "lease" | "keep_alive" | "close_lease" | "shrink" => {
+            Command::Masters(master(name, args)?)
         }
         "source" => Command::ChangeSources(changesources::Command::FindId {
             namespace,
@@ -140,6 +125,30 @@ pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> 
             changesource: args.parse(0)?,
             lease: args.parse(1)?,
         }),
+        _ => return Err(format!("there is no command {name}").into()),
+    })
+}
+
+fn master(name: &str, args: &Args) -> Result<masters::Command> {
+    let namespace = args.namespace();
+    Ok(match name {
+        "master" => masters::Command::FindId { namespace, name: args.text(0)? },
+        "set_active" => {
+            masters::Command::SetState { namespace, master: args.parse(0)?, active: args.parse(1)? }
+        }
+        "lease" => masters::Command::OpenLease {
+            namespace,
+            name: args.text(0)?,
+            instance: instance(args.at(1)?),
+            ttl_ms: args.parse(2)?,
+            grace_ms: args.number("grace")?.unwrap_or(0),
+        },
+        "keep_alive" => masters::Command::KeepAlive { namespace, lease: args.parse(0)? },
+        "close_lease" => masters::Command::CloseLease { namespace, lease: args.parse(0)? },
+        "shrink" => {
+            let (lease, renewal) = (args.parse(0)?, args.parse(1)?);
+            masters::Command::ShrinkLease { namespace, lease, renewal }
+        }
         _ => return Err(format!("there is no command {name}").into()),
     })
 }

@@ -4,9 +4,9 @@ use holdfast_machine::masters::{self, Command};
 use holdfast_machine::{Command as Any, Reply};
 use holdfast_proto::v1;
 use holdfast_proto::v1::masters_server::Masters as Service;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answered, Calls, foreign, namespace};
+use super::{Answered, Calls, attach, foreign, namespace};
 
 /// How long an instance secret is, in bytes: long enough not to be guessed, short enough to keep.
 const INSTANCE_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
@@ -25,6 +25,15 @@ fn master(master: masters::Master) -> v1::Master {
 
 #[tonic::async_trait]
 impl Service for Calls {
+    type AttachLeaseStream = attach::Answers;
+
+    async fn attach_lease(
+        &self,
+        request: Request<Streaming<v1::AttachLeaseRequest>>,
+    ) -> Result<Response<attach::Answers>, Status> {
+        Ok(Response::new(attach::begin(&self.0, request.into_inner())?))
+    }
+
     async fn find_master_id(
         &self,
         request: Request<v1::FindMasterIdRequest>,
@@ -105,6 +114,7 @@ impl Service for Calls {
             name: request.name,
             instance: blake3::hash(&request.instance).into(),
             ttl_ms: request.ttl_ms,
+            grace_ms: request.grace_ms,
         });
         let Answered { reply, header } = self.write(&metadata, request.context, command).await?;
         let outcome = match reply {
@@ -140,10 +150,10 @@ impl Service for Calls {
             lease: request.lease_id,
         });
         let Answered { reply, header } = self.write(&metadata, request.context, command).await?;
-        let Reply::Masters(masters::Reply::Renewed { ttl_ms }) = reply else {
+        let Reply::Masters(masters::Reply::Renewed { ttl_ms, renewal }) = reply else {
             return Err(foreign(&reply));
         };
-        Ok(Response::new(v1::KeepAliveResponse { header: Some(header), ttl_ms }))
+        Ok(Response::new(v1::KeepAliveResponse { header: Some(header), ttl_ms, renewal }))
     }
 
     async fn close_lease(

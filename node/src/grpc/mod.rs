@@ -2,6 +2,7 @@
 //!
 //! Each connector has one file. The API and the log are separate formats; they meet here only.
 
+mod attach;
 mod changesources;
 mod cluster;
 mod header;

@@ -167,6 +167,7 @@ impl Running {
             }
         }
         node.applied.end_watches();
+        node.closing.send_replace(true);
         servers.stop().await;
         node.tasks.abort();
         if let Err(error) = node.raft.shutdown().await {
