@@ -25,6 +25,7 @@ mod queue;
 mod quiet;
 mod races;
 mod raw;
+mod readme;
 mod ready;
 mod room;
 mod status;
