@@ -20,7 +20,7 @@
 //! # What it leaves out
 //!
 //! It does not parse values. Objects cannot be deleted. Who may create a value where only one is to do so is
-//! in [`creators`](crate::creators).
+//! in [`creators`].
 
 use serde::{Deserialize, Serialize};
 
