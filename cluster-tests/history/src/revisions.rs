@@ -3,7 +3,7 @@
 //! The revision of an answer is the one at which it is true. So it is not below any that was seen
 //! before the call began; and the revision of a change is above them all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::call::{Answer, Call, Held, Outcome};
 use crate::error::{Error, Rule};
@@ -20,11 +20,51 @@ pub fn check_revisions(calls: &[Call]) -> Result<(), Error> {
             answers.push((call, *at_us, answer));
         }
     }
-    check_time(&answers)?;
+    check_time(&answers, &Writers::of(calls))?;
     check_writes(&answers)
 }
 
-fn check_time(answers: &[(&Call, u64, &Answer)]) -> Result<(), Error> {
+/// Who may have written what: a set that finds its value there already is answered as if it had
+/// written that, with the revision that did.
+struct Writers<'a> {
+    /// How many calls were told that a key's value stands since a revision.
+    told: BTreeMap<(&'a str, u64), usize>,
+    /// Keys and values of calls without an answer.
+    open: BTreeSet<(&'a str, &'a [u8])>,
+}
+
+impl<'a> Writers<'a> {
+    fn of(calls: &'a [Call]) -> Writers<'a> {
+        let mut writers = Writers { told: BTreeMap::new(), open: BTreeSet::new() };
+        for call in calls {
+            let Some(value) = call.value() else { continue };
+            match &call.outcome {
+                Outcome::Returned { answer: Answer::Written { mod_revision, .. }, .. } => {
+                    *writers.told.entry((&call.key, *mod_revision)).or_default() += 1;
+                }
+                Outcome::Unknown => {
+                    writers.open.insert((&call.key, value));
+                }
+                Outcome::Returned { .. } | Outcome::NotApplied => {}
+            }
+        }
+        writers
+    }
+
+    /// Whether it was certainly this call that changed its key, at the revision of its answer.
+    fn is_change(&self, call: &Call) -> bool {
+        let (Some(Answer::Written { mod_revision, revision }), Some(value)) =
+            (call.answer(), call.value())
+        else {
+            return false;
+        };
+        mod_revision == revision
+            && self.told.get(&(&*call.key, *revision)) == Some(&1)
+            && !self.open.contains(&(&*call.key, &**value))
+    }
+}
+
+fn check_time(answers: &[(&Call, u64, &Answer)], writers: &Writers<'_>) -> Result<(), Error> {
     let mut by_begin = answers.to_vec();
     by_begin.sort_by_key(|(call, ..)| call.invoked_us);
     let mut by_end = answers.to_vec();
@@ -38,21 +78,12 @@ fn check_time(answers: &[(&Call, u64, &Answer)]) -> Result<(), Error> {
             }
         }
         let (Some(revision), Some((floor, before))) = (answer.revision(), seen) else { continue };
-        let is_change = matches!(answer, Answer::Written { mod_revision, .. }
-            if *mod_revision == revision && call.may_have_written());
-        if revision < floor || (is_change && revision == floor && !is_same(call, before)) {
+        if revision < floor || (revision == floor && writers.is_change(call)) {
             let what = format!("{call:?} began after {before:?} had ended");
             return Err(Error::broken(Rule::RealTime, what));
         }
     }
     Ok(())
-}
-
-/// Whether both are about the same value under the same key, so that the later one may have found
-/// it there already.
-fn is_same(call: &Call, before: &Call) -> bool {
-    let told = |call: &Call| held(call).map(|(value, mod_revision)| (value.to_vec(), mod_revision));
-    call.key == before.key && told(call).is_some() && told(call) == told(before)
 }
 
 fn check_writes(answers: &[(&Call, u64, &Answer)]) -> Result<(), Error> {
@@ -137,6 +168,22 @@ mod tests {
         // A change has a revision of its own, also when the one before was only read.
         let read = found("c", (0, 10), 3, 5);
         assert_eq!(rule(&[read, set("b", (11, 20), 5, 5)]), Some(Rule::RealTime));
+    }
+
+    /// Found by a run of seven minutes: the set came last, found its value there, and was taken for
+    /// the change that another call had made.
+    // G6 S3
+    #[test]
+    fn set_that_changed_nothing_has_the_revision_of_the_change() {
+        let read = found("b", (11, 20), 3, 5);
+        let again = set("a", (21, 30), 5, 5);
+        assert_eq!(
+            check_revisions(&[set("a", (0, 12), 5, 5), read.clone(), again.clone()]),
+            Ok(())
+        );
+        let unanswered = Call { outcome: Outcome::Unknown, ..set("a", (0, 12), 5, 5) };
+        assert_eq!(check_revisions(&[unanswered, read.clone(), again.clone()]), Ok(()));
+        assert_eq!(rule(&[read, again]), Some(Rule::RealTime));
     }
 
     #[test]
