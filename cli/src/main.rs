@@ -2,9 +2,9 @@
 //!
 //! `args` the command line · `codes` exit codes and error codes · `errors` and `output` what is
 //! printed · `runbook` what is known about each error · `endpoints`, `connect` and `probe` reaching
-//! a cluster · `status` the verdict over it · `commands` the nouns · `serve`, `settings` and
-//! `config_file` one node · `local` a cluster on this machine · `bench` how fast one is · `demo` all of it
-//! in ten seconds.
+//! a cluster · `status` the verdict over it · `commands` the nouns · `export_file` rows as a file ·
+//! `serve`, `settings` and `config_file` one node · `local` a cluster on this machine · `bench` how
+//! fast one is · `demo` all of it in ten seconds.
 //!
 //! Invariants: stdout carries the answer and stderr everything else; every error has a code, the
 //! code has a section of the runbook and decides the exit code; an answer that is no exits with 1.
@@ -19,6 +19,7 @@ mod connect;
 mod demo;
 mod endpoints;
 mod errors;
+mod export_file;
 mod local;
 mod names;
 mod output;

@@ -502,6 +502,7 @@ mod tests {
             (Code::FailedPrecondition, "CHANGE_SOURCE_IN_USE", Reach::Outcome),
             (Code::ResourceExhausted, "TOO_MANY_CREATORS", Reach::Outcome),
             (Code::FailedPrecondition, "CREATION_LOST", Reach::Outcome),
+            (Code::FailedPrecondition, "IMPORT_CONFLICT", Reach::Outcome),
             (Code::FailedPrecondition, "SESSION_EXPIRED", Reach::Forgotten),
             (Code::FailedPrecondition, "STALE_SEQ", Reach::Forgotten),
             (Code::ResourceExhausted, "TOO_MANY_UNDECIDED", Reach::Copy),

@@ -30,7 +30,7 @@
 //! `pool` and `endpoint` whom to ask · `session` numbering of writes · `error` the outcomes, and the
 //! inverse of the node's map to gRPC statuses · `lease`, `life`, `attach` and `instance` the life of a lease ·
 //! `watch` streams of changes that go on at another node ·
-//! `exclusive` creating by a callback that runs in one place at a time ·
+//! `transfer` rows from cluster to cluster · `exclusive` creating by a callback that runs in one place at a time ·
 //! `state`, `masters`, `change_sources`, `cluster` one facade for each service · `rpc` the wire
 //! calls as types.
 //!
@@ -55,6 +55,7 @@ mod pool;
 mod rpc;
 mod session;
 mod state;
+mod transfer;
 mod watch;
 
 pub use boottime::BootTime;
@@ -70,4 +71,5 @@ pub use life::Loss;
 pub use masters::{HeldBy, Lease, Master, Masters, OpenedLease, Renewal};
 pub use state::{Created, Object, Page, State, StateItem, Value, Written};
 pub use tonic::Code;
+pub use transfer::{Export, Row};
 pub use watch::{Change, Event, Watch, WatchFilter, WatchOptions};

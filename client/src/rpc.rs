@@ -71,6 +71,7 @@ calls! {
     state.ask_to_create(AskToCreateRequest) -> AskToCreateResponse;
     state.keep_creating(KeepCreatingRequest) -> KeepCreatingResponse;
     state.abandon_creating(AbandonCreatingRequest) -> AbandonCreatingResponse;
+    state.import(ImportRequest) -> ImportResponse;
     state.delete_state(DeleteStateRequest) -> DeleteStateResponse;
     state.list_objects(ListObjectsRequest) -> ListObjectsResponse;
     state.list_state(ListStateRequest) -> ListStateResponse;
@@ -109,7 +110,7 @@ writes! {
     AwaitClaimRequest StopAwaitingRequest SetGroupRequest
 }
 
-pub(crate) use clients::{masters, watch};
+pub(crate) use clients::{masters, state, watch};
 
 mod clients {
     //! The generated clients, with the response limit raised.
@@ -119,7 +120,7 @@ mod clients {
 
     use super::RESPONSE_BYTES_MAX;
 
-    pub(super) fn state(channel: Channel) -> proto::state_client::StateClient<Channel> {
+    pub(crate) fn state(channel: Channel) -> proto::state_client::StateClient<Channel> {
         proto::state_client::StateClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX)
     }
 

@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
 use crate::exclusive::{self, Creator, ExclusiveError, ExclusiveOptions};
+use crate::transfer::{self, Export, Row};
 
 /// Longest value, in bytes (1 MiB).
 const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -424,6 +425,28 @@ impl State {
             more: response.more,
             revision: response.header.map_or(0, |header| header.revision),
         })
+    }
+
+    /// All rows of the namespace with their ids, at one revision: masters, change sources, objects and
+    /// their values. Linearizable.
+    ///
+    /// # Errors
+    /// Those of a read.
+    pub async fn export(&self) -> Result<Export, Error> {
+        Export::open(&self.client).await
+    }
+
+    /// Takes in rows under the ids that they have, all or none; returns how many were not there yet. A row
+    /// that is there already, the same in all that it says, is passed over, so that an import can be
+    /// repeated. Ids that the cluster gives out later are above all of them. At most 1000 rows, and 2 MiB of
+    /// names and values, with 40 bytes for each row.
+    ///
+    /// # Errors
+    /// Those of a write; refused as `IMPORT_CONFLICT` if a row contradicts one that is there (the fields
+    /// `nth`, from 0 on, `row` and `found` say which, and how), as `UNKNOWN_OBJECT` if a value comes before
+    /// its object, as `CHANGE_SOURCE_IN_USE` if its group is owned, and as `OUT_OF_BOUNDS` beyond a limit.
+    pub async fn import(&self, rows: Vec<Row>) -> Result<u64, Error> {
+        transfer::import(&self.client, rows).await
     }
 
     fn namespace(&self) -> String {

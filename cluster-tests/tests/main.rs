@@ -7,6 +7,7 @@ mod bench;
 mod catch_up;
 mod counter;
 mod exclusive;
+mod export;
 mod failover;
 mod grace;
 mod groups;

@@ -22,6 +22,7 @@ use crate::claims::{
     self, Claim, Record, SOURCES, claimant, free, grant, known_head, known_record,
 };
 use crate::fault::Fault;
+use crate::import::{self, Clash};
 use crate::machine::Stop;
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, View};
@@ -297,6 +298,38 @@ fn find_or_create(txn: &mut Txn<'_>, namespace: &str, name: &str) -> Result<i64,
         &Record { name: name.to_owned(), claim: None, group: None },
     )?;
     Ok(id)
+}
+
+/// Takes in a change source from elsewhere, unowned; false if it is here already.
+pub(crate) fn import(
+    txn: &mut Txn<'_>,
+    namespace: &str,
+    id: i64,
+    name: &str,
+    group: Option<&str>,
+) -> Result<Result<bool, Clash>, Stop> {
+    if let Some(found) = SOURCES.get(txn.view(), (namespace, id))? {
+        let is_same = found.name == name && found.group.as_deref() == group;
+        let clash = || Clash(import::spell_source(id, &found.name, found.group.as_deref()));
+        return Ok(if is_same { Ok(false) } else { Err(clash()) });
+    }
+    if let Some(other) = SOURCE_IDS.get(txn.view(), (namespace, name))? {
+        return Ok(Err(Clash(import::spell_named("change source", other, name))));
+    }
+    Counter::ChangeSources.raise(txn, id)?;
+    SOURCE_IDS.put(txn, (namespace, name), &id)?;
+    let record = Record { name: name.to_owned(), claim: None, group: None };
+    SOURCES.put(txn, (namespace, id), &record)?;
+    if let Some(group) = group {
+        // A group that is free and waited for goes to whoever waits before it changes.
+        if let Some(first) = groups::first_member(txn.view(), namespace, group)?
+            && queues::is_freed(txn.view(), namespace, first)
+        {
+            return Err(Refusal::ChangeSourceInUse { changesource: first }.into());
+        }
+        groups::set(txn, namespace, id, Some(group))?;
+    }
+    Ok(Ok(true))
 }
 
 fn set_master(

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::encoding::{self, CodecError};
 use crate::limits::{DECODE_BYTES_MAX, OUTCOME_BYTES_MAX};
 use crate::table::Value;
-use crate::{Refusal, changesources, creators, masters, sessions, state};
+use crate::{Refusal, changesources, creators, import, masters, sessions, state};
 
 const ENTRY_VERSION: u8 = 1;
 const REQUEST_VERSION: u8 = 1;
@@ -77,6 +77,8 @@ pub enum Command {
     ChangeSources(changesources::Command),
     /// The right to create a value.
     Creators(creators::Command),
+    /// Rows from elsewhere.
+    Import(import::Command),
 }
 
 /// What was done, by connector.
@@ -92,6 +94,8 @@ pub enum Reply {
     ChangeSources(changesources::Reply),
     /// The right to create a value.
     Creators(creators::Reply),
+    /// Rows from elsewhere.
+    Import(import::Reply),
 }
 
 /// The answer to one request.
@@ -123,6 +127,7 @@ impl Request {
             Command::Masters(command) => command.validate()?,
             Command::ChangeSources(command) => command.validate()?,
             Command::Creators(command) => command.validate()?,
+            Command::Import(command) => command.validate()?,
         }
         self.origin.map(|_| ()).ok_or(Refusal::SessionRequired)
     }
@@ -133,7 +138,10 @@ impl Request {
         match &self.command {
             Command::State(command) => command.item_key(),
             Command::Creators(command) => command.item_key(),
-            Command::Session(_) | Command::Masters(_) | Command::ChangeSources(_) => None,
+            Command::Session(_)
+            | Command::Masters(_)
+            | Command::ChangeSources(_)
+            | Command::Import(_) => None,
         }
     }
 
@@ -148,6 +156,7 @@ impl Request {
                 Command::Masters(command) => command.text_bytes(),
                 Command::ChangeSources(command) => command.text_bytes(),
                 Command::Creators(command) => command.text_bytes(),
+                Command::Import(command) => command.text_bytes(),
             }
     }
 }
@@ -211,6 +220,12 @@ mod tests {
             changesource: big.0,
             group: Some(name.clone()),
         };
+        let rows = vec![
+            import::Row::Master { id: big.0, name: name.clone(), last_active_ms: big.1 },
+            import::Row::ChangeSource { id: big.0, name: name.clone(), group: Some(name.clone()) },
+            import::Row::Object { id: big.0, name: name.clone(), class_name: name.clone() },
+            import::Row::Item { object: big.0, name: name.clone(), value: text.as_bytes().into() },
+        ];
         let ask = creators::Command::Ask {
             namespace: namespace.clone(),
             object: big.0,
@@ -227,6 +242,7 @@ mod tests {
             request(Command::ChangeSources(group)),
             request(Command::Session(sessions::Command::Open { idle_ms: big.1 })),
             request(Command::Creators(ask)),
+            request(Command::Import(import::Command { namespace: text.to_owned(), rows })),
         ]
     }
 
@@ -254,6 +270,7 @@ mod tests {
         assert_eq!(keys[0], Some(b"\x22a\0\0\0\0\0\0\0\0\0\0a\0\0".to_vec()));
         assert_eq!(keys[0], keys[1]);
         assert_eq!(keys[2..6], [None, None, None, None]);
+        assert_eq!(keys[7], None);
         assert_eq!(keys[6], keys[0], "a value ends the queue to create it");
     }
 }

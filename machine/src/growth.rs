@@ -14,7 +14,7 @@
 //! - Apply never asks: a quota is no part of the replicated function.
 
 use crate::fault::Fault;
-use crate::{Command, Request, State, changesources, creators, masters, state};
+use crate::{Command, Request, State, changesources, creators, import, masters, state};
 
 /// What a row takes beside its names and its value, in bytes at most: prefix, version, numbers, lengths.
 const ROW_EXTRA_BYTES: usize = 64;
@@ -39,6 +39,7 @@ impl State {
             Command::Masters(command) => Ok(masters::growth(self.view(), command)),
             Command::ChangeSources(command) => Ok(changesources::growth(self.view(), command)),
             Command::Creators(command) => Ok(creators::growth(self.view(), command)),
+            Command::Import(command) => Ok(import::growth(command)),
         }
     }
 }
@@ -144,6 +145,33 @@ mod tests {
         };
         assert!(growth(ask("absent")) > 64);
         assert_eq!(growth(ask("present")), 0);
+    }
+
+    // G9 S7
+    #[test]
+    fn an_import_grows_by_all_its_rows() {
+        use import::Row;
+        let name = || "n".repeat(100);
+        let rows = [
+            Row::Master { id: 9, name: name(), last_active_ms: 0 },
+            Row::ChangeSource { id: 9, name: name(), group: Some(name()) },
+            Row::Object { id: 9, name: name(), class_name: name() },
+            Row::Item { object: 9, name: name(), value: vec![7; 1000].into() },
+        ];
+        let mut state = full();
+        for (index, row) in (1..).zip(rows) {
+            let command = import::Command { namespace: NAMESPACE.to_owned(), rows: vec![row] };
+            let seq = 4 + index;
+            let origin = Origin { session: 1, seq, first_incomplete: seq, resent: false };
+            let request = Request { origin: Some(origin), command: Command::Import(command) };
+            let (growth, before) = (state.growth(&request), state.bytes());
+            let entry = Entry { clock_ms: 1, wall_ms: 1, requests: vec![request] };
+            let at = LogPosition { term: 1, index };
+            let applied = state.apply(at, Payload::Batch(&entry)).expect("it is in order");
+            assert!(applied.responses[0].outcome.is_ok(), "{:?}", applied.responses);
+            let grown = state.bytes() - before;
+            assert!(grown > 100 && growth >= grown, "{grown} bytes, {growth} expected");
+        }
     }
 
     // G9

@@ -36,6 +36,7 @@
 //! | `sessions.rs` | exactly-once |
 //! | `state.rs`, `masters.rs`, `changesources.rs` | one connector each |
 //! | `creators.rs` | who may create a value, and who waits for that |
+//! | `import.rs` | taking in rows from elsewhere |
 //! | `events.rs` | what changes mean to those who watch |
 //! | `leases.rs` | the rows of leases, and when they lapse |
 //! | `claims.rs` | the rows of change sources: what gives and takes claims |
@@ -65,6 +66,7 @@ mod fault;
 mod groups;
 mod growth;
 mod header;
+pub mod import;
 pub mod inspect;
 mod leases;
 pub mod level;

@@ -63,6 +63,14 @@ pub const UNDECIDED_MAX: u32 = 256;
 /// Longest stored outcome, in bytes of its encoded [`Response`](crate::Response).
 pub const OUTCOME_BYTES_MAX: usize = 4096;
 
+/// Most rows in one import: bounds what one apply can take.
+pub const IMPORT_ROWS_MAX: u64 = 1000;
+/// Most bytes of names and values in one import (2 MiB): the largest value fits, with some beside it.
+pub const IMPORT_BYTES_MAX: u64 = 2 << 20;
+/// Highest id that an import may bring (2^53): those that are given out later are above it, and readers of
+/// JSON still tell it from the next.
+pub const IMPORT_ID_MAX: u64 = 1 << 53;
+
 /// Most requests in one entry: bounds what one apply can take.
 pub const REQUESTS_PER_ENTRY_MAX: usize = 256;
 /// Size at which a batch of requests is closed, in bytes; only a single request may be larger.

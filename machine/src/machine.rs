@@ -26,7 +26,7 @@ use crate::sessions::Standing;
 use crate::table::{Rows, Touched, Txn, View};
 use crate::{
     Bytes, Command, Entry, Origin, Refusal, Reply, Request, Response, changesources, claims,
-    creators, leases, masters, queues, sessions, state,
+    creators, import, leases, masters, queues, sessions, state,
 };
 
 /// What an entry carries.
@@ -322,7 +322,8 @@ impl State {
             | Command::State(_)
             | Command::Masters(_)
             | Command::ChangeSources(_)
-            | Command::Creators(_) => Kind::Write,
+            | Command::Creators(_)
+            | Command::Import(_) => Kind::Write,
         };
         let outcome = self.step(wall_ms, kind, changes, |txn| match &request.command {
             Command::Session(command) => sessions::apply(txn, command).map(Reply::Session),
@@ -332,6 +333,7 @@ impl State {
                 changesources::apply(txn, command).map(Reply::ChangeSources)
             }
             Command::Creators(command) => creators::apply(txn, command).map(Reply::Creators),
+            Command::Import(command) => import::apply(txn, session, command).map(Reply::Import),
         })?;
         Ok(self.respond(outcome))
     }
@@ -343,7 +345,9 @@ impl State {
     fn lapsed_in_the_way(&self, command: &Command) -> Result<Option<u64>, Fault> {
         let view = self.view();
         match command {
-            Command::Session(_) | Command::State(_) | Command::Creators(_) => Ok(None),
+            Command::Session(_) | Command::State(_) | Command::Creators(_) | Command::Import(_) => {
+                Ok(None)
+            }
             Command::Masters(_) | Command::ChangeSources(_)
                 if masters::first_lapsed(view)?.is_none() =>
             {

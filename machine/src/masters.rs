@@ -23,6 +23,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::import::{self, Clash};
 use crate::leases::{self, Instance, Lease};
 use crate::machine::Stop;
 #[cfg(feature = "plant")]
@@ -267,6 +268,29 @@ fn find_or_create(txn: &mut Txn<'_>, namespace: &str, name: &str) -> Result<i64,
     let record = Record { name, active: false, lease: None, last_active_ms, claims: 0 };
     MASTERS.put(txn, (namespace, id), &record)?;
     Ok(id)
+}
+
+/// Takes in a master from elsewhere, inactive; false if it is here already.
+pub(crate) fn import(
+    txn: &mut Txn<'_>,
+    namespace: &str,
+    id: i64,
+    name: &str,
+    last_active_ms: u64,
+) -> Result<Result<bool, Clash>, Fault> {
+    if let Some(found) = record(txn.view(), namespace, id)? {
+        let clash = || Clash(import::spell_named("master", id, &found.name));
+        return Ok(if found.name == name { Ok(false) } else { Err(clash()) });
+    }
+    if let Some(other) = MASTER_IDS.get(txn.view(), (namespace, name))? {
+        return Ok(Err(Clash(import::spell_named("master", other, name))));
+    }
+    Counter::Masters.raise(txn, id)?;
+    MASTER_IDS.put(txn, (namespace, name), &id)?;
+    let name = name.to_owned();
+    let record = Record { name, active: false, lease: None, last_active_ms, claims: 0 };
+    MASTERS.put(txn, (namespace, id), &record)?;
+    Ok(Ok(true))
 }
 
 fn set_state(txn: &mut Txn<'_>, namespace: &str, master: i64, active: bool) -> Result<Reply, Stop> {

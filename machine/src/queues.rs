@@ -84,6 +84,10 @@ pub(crate) fn leave(
     let Some(ticket) = TICKETS.get(txn.view(), (lease, changesource))? else {
         return Ok(false);
     };
+    if !QUEUES.contains(txn.view(), (namespace, changesource, ticket)) {
+        // It waits for what has this id in another namespace, by an import.
+        return Ok(false);
+    }
     TICKETS.delete(txn, (lease, changesource));
     QUEUES.delete(txn, (namespace, changesource, ticket));
     if first(txn.view(), namespace, changesource)?.is_none() {

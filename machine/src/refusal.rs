@@ -230,6 +230,16 @@ pub enum Refusal {
         /// The renewal named.
         renewal: u64,
     },
+    /// A row of an import contradicts one that is here.
+    #[error("row {nth} of the import is {row}, and here is {found}")]
+    ImportConflict {
+        /// Its place in the import, from 0 on.
+        nth: u64,
+        /// What it says.
+        row: String,
+        /// What is here.
+        found: String,
+    },
 }
 
 /// What kind of no a refusal is; decides the status that a caller sees.
@@ -268,6 +278,10 @@ pub enum Field {
     WaitMs,
     /// The connection grace of a lease.
     GraceMs,
+    /// How many rows an import has.
+    Rows,
+    /// How many bytes the rows of an import take.
+    RowsBytes,
 }
 
 impl Field {
@@ -284,6 +298,8 @@ impl Field {
             Field::TtlMs => "ttl_ms",
             Field::WaitMs => "wait_ms",
             Field::GraceMs => "grace_ms",
+            Field::Rows => "rows",
+            Field::RowsBytes => "rows_bytes",
         }
     }
 }
@@ -324,6 +340,7 @@ impl Refusal {
             Refusal::CreationLost { .. } => "CREATION_LOST",
             Refusal::NoGrace { .. } => "NO_GRACE",
             Refusal::LeaseRenewed { .. } => "LEASE_RENEWED",
+            Refusal::ImportConflict { .. } => "IMPORT_CONFLICT",
         }
     }
 
@@ -348,7 +365,8 @@ impl Refusal {
             | Refusal::ChangeSourceInUse { .. }
             | Refusal::NoGrace { .. }
             | Refusal::LeaseRenewed { .. }
-            | Refusal::CreationLost { .. } => RefusalKind::FailedPrecondition,
+            | Refusal::CreationLost { .. }
+            | Refusal::ImportConflict { .. } => RefusalKind::FailedPrecondition,
             Refusal::TooManyUndecided { .. }
             | Refusal::TooManySessions { .. }
             | Refusal::TooManyClaims { .. }
@@ -413,6 +431,9 @@ impl Refusal {
             }
             Refusal::OutOfBounds { field, actual, min, max } => bounds(field, actual, min, max),
             Refusal::CreationLost { token } => vec![of("token", token)],
+            Refusal::ImportConflict { nth, row, found } => {
+                vec![of("nth", nth), of("row", row), of("found", found)]
+            }
         }
     }
 }
@@ -480,6 +501,7 @@ mod tests {
             Refusal::CreationLost { token: 5 },
             Refusal::NoGrace { lease: 5 },
             Refusal::LeaseRenewed { lease: 5, renewal: 4 },
+            Refusal::ImportConflict { nth: 3, row: "a".to_owned(), found: "b".to_owned() },
         ]
     }
 
@@ -513,6 +535,7 @@ mod tests {
             "0101011705",
             "0101011805",
             "010101190504",
+            "0101011a0301610162",
         ];
         for (refusal, expected) in all().into_iter().zip(expected) {
             let response = Response { revision: 1, outcome: Err(refusal) };

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::changesources::{self, Fence};
 use crate::encoding::raw;
 use crate::fault::Fault;
+use crate::import::{self, Clash};
 use crate::machine::Stop;
 use crate::refusal::{Field, check_id, check_name};
 use crate::table::{Counter, Table, Txn, Value, View};
@@ -256,6 +257,46 @@ pub(crate) fn apply(txn: &mut Txn<'_>, session: u64, command: &Command) -> Resul
             Ok(Reply::Deleted(ITEMS.delete(txn, (namespace.as_str(), *object, name.as_str()))))
         }
     }
+}
+
+/// Takes in an object from elsewhere; false if it is here already.
+pub(crate) fn import_object(
+    txn: &mut Txn<'_>,
+    namespace: &str,
+    id: i64,
+    name: &str,
+    class_name: &str,
+) -> Result<Result<bool, Clash>, Fault> {
+    let named = Named { name: name.to_owned(), class_name: class_name.to_owned() };
+    if let Some(found) = OBJECTS.get(txn.view(), (namespace, id))? {
+        let is_same = (&found.name, &found.class_name) == (&named.name, &named.class_name);
+        let clash = || Clash(import::spell_object(id, &found.name, &found.class_name));
+        return Ok(if is_same { Ok(false) } else { Err(clash()) });
+    }
+    if let Some(other) = OBJECT_IDS.get(txn.view(), (namespace, name, class_name))? {
+        return Ok(Err(Clash(import::spell_object(other, name, class_name))));
+    }
+    Counter::Objects.raise(txn, id)?;
+    OBJECT_IDS.put(txn, (namespace, name, class_name), &id)?;
+    OBJECTS.put(txn, (namespace, id), &named)?;
+    Ok(Ok(true))
+}
+
+/// Takes in an item from elsewhere; false if it is here already.
+pub(crate) fn import_item(
+    txn: &mut Txn<'_>,
+    session: u64,
+    item: (&str, i64, &str),
+    value: &[u8],
+) -> Result<Result<bool, Clash>, Stop> {
+    if let Some(found) = item_to_write(txn.view(), item, None)? {
+        let clash = || Clash(import::spell_item(item.1, item.2, found.value));
+        return Ok(if found.value == value { Ok(false) } else { Err(clash()) });
+    }
+    let (mod_revision, writer, other_revision) = (txn.revision, session, 0);
+    ITEMS.put(txn, item, &Item { mod_revision, writer, other_revision, value })?;
+    creators::dismiss(txn, item)?;
+    Ok(Ok(true))
 }
 
 /// What a command comes to.
@@ -604,7 +645,7 @@ pub(crate) fn describe(key: &[u8], value: Option<&[u8]>) -> Option<Result<String
 }
 
 /// The beginning of a value, for people.
-fn spell_value(value: &[u8]) -> String {
+pub(crate) fn spell_value(value: &[u8]) -> String {
     const SHOWN_BYTES: usize = 40;
     match value.get(..SHOWN_BYTES) {
         None => String::from_utf8_lossy(value).into_owned(),

@@ -366,6 +366,14 @@ impl Counter {
         Ok(id)
     }
 
+    /// Sees to it that no id up to this one is given any more.
+    pub(crate) fn raise(self, txn: &mut Txn<'_>, id: i64) -> Result<(), Fault> {
+        match id.unsigned_abs() {
+            id if id > self.get(txn.view())? => self.set(txn, id),
+            _ => Ok(()),
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Counter::Objects => "object ids",

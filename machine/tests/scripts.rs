@@ -53,6 +53,11 @@ fn creators() {
 }
 
 #[test]
+fn import() {
+    run_area("import");
+}
+
+#[test]
 fn masters() {
     run_area("masters");
 }

@@ -1,5 +1,6 @@
 //! Flags of the nouns: what can be asked of any cluster, local or not.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -140,6 +141,16 @@ pub(crate) enum StateVerb {
         /// Begin with this revision instead of now
         #[arg(long, value_name = "N")]
         from_revision: Option<u64>,
+    },
+    /// Write all rows of the namespace with their ids, as JSON lines
+    Export {
+        /// Where to; without it, stdout
+        file: Option<PathBuf>,
+    },
+    /// Take in what export wrote, under the same ids; what is there already is passed over
+    Import {
+        /// What export wrote; - reads it from stdin
+        file: PathBuf,
     },
     /// List the objects, or the keys and values of one
     List {

@@ -9,4 +9,5 @@ pub(crate) mod master;
 pub(crate) mod members;
 pub(crate) mod state;
 pub(crate) mod status;
+mod transfer;
 pub(crate) mod watch;

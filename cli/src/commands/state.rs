@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::{ExclusiveArgs, StateArgs, StateVerb};
 use crate::codes::{Code, Exit};
-use crate::commands::{changesource, exclusive, watch};
+use crate::commands::{changesource, exclusive, transfer, watch};
 use crate::connect::Connection;
 use crate::errors::{Failure, Outcome};
 use crate::names::{FenceRef, ObjectName};
@@ -52,6 +52,8 @@ async fn carry_out(connection: &Connection, verb: &StateVerb, output: Output) ->
             let prefix = format!("state/{object}/{key}");
             watch::watch(connection, &prefix, *from_revision, output).await
         }
+        StateVerb::Export { file } => transfer::export(connection, file.as_deref(), output).await,
+        StateVerb::Import { file } => transfer::import(connection, file, output).await,
         StateVerb::List { object: Some(object) } => list(connection, object, output).await,
         StateVerb::List { object: None } => list_objects(connection, output).await,
     }

@@ -475,7 +475,17 @@ service! { v1::state_server::State {
     delete_state(DeleteStateRequest) -> DeleteStateResponse;
     list_objects(ListObjectsRequest) -> ListObjectsResponse;
     list_state(ListStateRequest) -> ListStateResponse;
-} }
+    import(ImportRequest) -> ImportResponse;
+}
+    type ExportStream = tokio_stream::Empty<Result<v1::ExportResponse, Status>>;
+
+    async fn export(
+        &self,
+        _request: Request<v1::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        Err(Status::unimplemented("no test of the fake reads a stream"))
+    }
+}
 
 service! { v1::masters_server::Masters {
     find_master_id(FindMasterIdRequest) -> FindMasterIdResponse;

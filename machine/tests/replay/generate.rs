@@ -2,8 +2,8 @@
 
 use holdfast_machine::changesources::{self, Fence};
 use holdfast_machine::{
-    Applied, Bytes, Command, Entry, Origin, Reply, Request, State, creators, limits, masters,
-    sessions, state,
+    Applied, Bytes, Command, Entry, Origin, Reply, Request, State, creators, import, limits,
+    masters, sessions, state,
 };
 
 use crate::random::Random;
@@ -188,10 +188,11 @@ impl Generator {
 
     fn command(&mut self) -> Command {
         let of_leases = if self.has_many_leases { 8 } else { 4 };
-        match self.random.below(10 + of_leases) {
+        match self.random.below(11 + of_leases) {
             0..4 => Command::State(self.state_command()),
             4..8 => Command::ChangeSources(self.changesource_command()),
             8..10 => self.creation_command(),
+            10 => Command::Import(self.import_command()),
             _ => Command::Masters(self.master_command()),
         }
     }
@@ -263,6 +264,34 @@ impl Generator {
             }
             _ => Command::Creators(creators::Command::Keep { namespace, object, name, token }),
         }
+    }
+
+    /// Rows whose names and ids often are somebody's already, mostly in this way and sometimes in another.
+    fn import_command(&mut self) -> import::Command {
+        let (namespace, count) = (self.namespace(), 1 + self.random.below(3));
+        let rows = (0..count).map(|_| {
+            let number = self.random.below(4);
+            let id = 1 + number.cast_signed() + i64::from(self.random.one_in(20));
+            match self.random.below(4) {
+                0 => {
+                    import::Row::Master { id, name: format!("master-{number}"), last_active_ms: 7 }
+                }
+                1 => {
+                    let group = self.random.one_in(5).then(|| self.name("group", 2));
+                    import::Row::ChangeSource { id, name: format!("source-{number}"), group }
+                }
+                2 => {
+                    let name = format!("imported-{number}");
+                    import::Row::Object { id: id + 10, name, class_name: "class-0".to_owned() }
+                }
+                _ => {
+                    let (object, name) = (self.id() + 10, self.name("key", 3));
+                    import::Row::Item { object, name, value: self.value() }
+                }
+            }
+        });
+        let rows = rows.collect();
+        import::Command { namespace, rows }
     }
 
     fn master_command(&mut self) -> masters::Command {

@@ -1,9 +1,11 @@
 //! The kinds of answers that random histories must come upon, to be worth their time.
 
-use holdfast_machine::{Reply, Response, changesources, creators, masters, sessions, state};
+use holdfast_machine::{
+    Reply, Response, changesources, creators, import, masters, sessions, state,
+};
 
 /// All that the generator can reach.
-pub(crate) const ALL: [&str; 57] = [
+pub(crate) const ALL: [&str; 60] = [
     "opened",
     "kept",
     "closed",
@@ -44,6 +46,8 @@ pub(crate) const ALL: [&str; 57] = [
     "exists",
     "abandoned",
     "not abandoned",
+    "imported",
+    "all here already",
     "SESSION_REQUIRED",
     "SESSION_EXPIRED",
     "STALE_SEQ",
@@ -61,6 +65,7 @@ pub(crate) const ALL: [&str; 57] = [
     "CREATION_LOST",
     "NO_GRACE",
     "LEASE_RENEWED",
+    "IMPORT_CONFLICT",
 ];
 
 /// Which of them a response is.
@@ -125,5 +130,7 @@ pub(crate) fn kind(response: &Response) -> &'static str {
             creators::Reply::Abandoned(true) => "abandoned",
             creators::Reply::Abandoned(false) => "not abandoned",
         },
+        Ok(Reply::Import(import::Reply { written: 0 })) => "all here already",
+        Ok(Reply::Import(import::Reply { .. })) => "imported",
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_machine::changesources::ChangeSource;
 use holdfast_machine::{
     Applied, Bytes, Command, Entry, Refusal, Reply, Request, Response, State, changesources,
-    creators, limits, masters, state,
+    creators, import, limits, masters, state,
 };
 
 const NAMESPACES: [&str; 2] = ["default", "other"];
@@ -165,6 +165,10 @@ impl Model {
             (Command::Creators(command), Reply::Creators(reply)) => {
                 self.check_creation(command, reply, response.revision, clock_ms);
             }
+            (Command::Import(command), Reply::Import(_)) => {
+                let session = request.origin.expect("writes have a session").session;
+                self.check_import(command, (session, response.revision));
+            }
             (Command::Masters(masters::Command::FindId { namespace, name }), reply) => {
                 let Reply::Masters(masters::Reply::Id(id)) = reply else { panic!("{reply:?}") };
                 self.check_id(format!("master {namespace}/{name}"), *id);
@@ -175,11 +179,39 @@ impl Model {
         }
     }
 
-    /// S1, M1, C1: the same name always has the same id, and no two names share one.
+    /// S7: whatever was taken in is here, and under its own id.
+    fn check_import(&mut self, command: &import::Command, write: (u64, u64)) {
+        let namespace = &command.namespace;
+        for row in &command.rows {
+            match row {
+                import::Row::Master { id, name, .. } => {
+                    self.check_id(format!("master {namespace}/{name}"), *id);
+                }
+                import::Row::ChangeSource { id, name, group } => {
+                    self.check_id(format!("source {namespace}/{name}"), *id);
+                    let source = (namespace.clone(), *id);
+                    let present = self.groups.get(&source);
+                    assert!(present.is_none() || present == group.as_ref(), "{source:?} moved");
+                    self.groups.extend(group.clone().map(|group| (source, group)));
+                }
+                import::Row::Object { id, name, class_name } => {
+                    self.check_id(format!("object {namespace}/{name}/{class_name}"), *id);
+                }
+                import::Row::Item { object, name, value } => {
+                    let item = (namespace.clone(), *object, name.clone());
+                    let present = self.items.get(&item).map(|present| &present.value);
+                    assert!(present.is_none_or(|present| present == value), "{item:?} overwritten");
+                    self.write(&item, value, write);
+                }
+            }
+        }
+    }
+
+    /// S1, M1, C1: the same name always has the same id, and no two names of a namespace share one.
     fn check_id(&mut self, name: String, id: i64) {
-        let kind = name.split(' ').next().expect("a kind").to_owned();
+        let kind = name.split('/').next().expect("a kind and a namespace").to_owned();
         for (other, other_id) in &self.ids {
-            let is_same_kind = other.split(' ').next() == Some(&kind);
+            let is_same_kind = other.split('/').next() == Some(&kind);
             assert!(!is_same_kind || (*other == name) == (*other_id == id), "{name} {id}, {other}");
         }
         assert!(id > 0);

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use goldenscript::Argument;
 use holdfast_machine::changesources::{self, Fence};
-use holdfast_machine::{Command, creators, limits, masters, sessions, state};
+use holdfast_machine::{Command, creators, import, limits, masters, sessions, state};
 
 use super::Result;
 
@@ -87,6 +87,7 @@ pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> 
             session: args.number("session")?.unwrap_or(session),
         }),
         "object" | "set" | "create" | "delete" => Command::State(object_state(name, args)?),
+        "import" => Command::Import(import::Command { namespace, rows: rows(args)? }),
         "ask" | "keep_creating" | "abandon" => Command::Creators(creation(name, args)?),
         "master" | "set_active" | "lease" | "keep_alive" | "close_lease" | "shrink" => {
             Command::Masters(master(name, args)?)
@@ -177,6 +178,28 @@ fn object_state(name: &str, args: &Args) -> Result<state::Command> {
         if_revision,
         fence,
         noted_revision,
+    })
+}
+
+fn rows(args: &Args) -> Result<Vec<import::Row>> {
+    args.words.iter().map(|word| row(word)).collect()
+}
+
+/// `master/1/name`, `source/1/name[/group]`, `object/1/name/class`, `item/1/key/value`.
+fn row(word: &str) -> Result<import::Row> {
+    let parts: Vec<&str> = word.split('/').collect();
+    let (kind, id, name) = match parts[..] {
+        [kind, id, name, ..] => (kind, id.parse()?, expand(name, 1)),
+        _ => return Err(format!("a row is KIND/ID/NAME, not {word}").into()),
+    };
+    let last = parts.get(3).map(|text| expand(text, 1));
+    let required = || last.clone().ok_or_else(|| format!("{word} has too few parts"));
+    Ok(match kind {
+        "master" => import::Row::Master { id, name, last_active_ms: 7 },
+        "source" => import::Row::ChangeSource { id, name, group: last },
+        "object" => import::Row::Object { id, name, class_name: required()? },
+        "item" => import::Row::Item { object: id, name, value: required()?.into_bytes().into() },
+        _ => return Err(format!("there is no row {kind}").into()),
     })
 }
 

@@ -68,6 +68,7 @@ pub(super) fn response(response: &Response) -> String {
             format!("Exists {{ mod_revision: {mod_revision}, value: {} }}", value_or_none(value))
         }
         Ok(Reply::Creators(reply)) => format!("{reply:?}"),
+        Ok(Reply::Import(reply)) => format!("{reply:?}"),
         Err(refusal) => format!("refused {}: {refusal}", refusal.reason()),
     };
     format!("{} {outcome}", response.revision)

@@ -74,7 +74,8 @@ impl Service for Calls {
             | Reply::State(_)
             | Reply::Masters(_)
             | Reply::ChangeSources(_)
-            | Reply::Creators(_)) => return Err(foreign(&reply)),
+            | Reply::Creators(_)
+            | Reply::Import(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::SetChangeSourceMasterResponse { header: Some(header), outcome }))
@@ -129,7 +130,8 @@ impl Service for Calls {
             | Reply::State(_)
             | Reply::Masters(_)
             | Reply::ChangeSources(_)
-            | Reply::Creators(_)) => return Err(foreign(&reply)),
+            | Reply::Creators(_)
+            | Reply::Import(_)) => return Err(foreign(&reply)),
         };
         Ok(Response::new(v1::ClaimResponse { header: Some(header), outcome: Some(outcome) }))
     }
@@ -172,7 +174,8 @@ impl Service for Calls {
             | Reply::State(_)
             | Reply::Masters(_)
             | Reply::ChangeSources(_)
-            | Reply::Creators(_)) => return Err(foreign(&reply)),
+            | Reply::Creators(_)
+            | Reply::Import(_)) => return Err(foreign(&reply)),
         };
         Ok(Response::new(v1::AwaitClaimResponse { header: Some(header), outcome: Some(outcome) }))
     }

@@ -134,7 +134,8 @@ impl Service for Calls {
             | Reply::State(_)
             | Reply::Masters(_)
             | Reply::ChangeSources(_)
-            | Reply::Creators(_)) => return Err(foreign(&reply)),
+            | Reply::Creators(_)
+            | Reply::Import(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::OpenLeaseResponse { header: Some(header), outcome }))

@@ -5,6 +5,7 @@
 mod attach;
 mod changesources;
 mod cluster;
+mod export;
 mod header;
 mod health;
 mod masters;

@@ -2,12 +2,13 @@
 
 use holdfast_machine::changesources::Fence;
 use holdfast_machine::state::{self, Command};
-use holdfast_machine::{Command as Any, Refusal, Reply, State, creators, limits};
+use holdfast_machine::{Command as Any, Refusal, Reply, State, creators, import, limits};
 use holdfast_proto::v1;
 use holdfast_proto::v1::state_server::State as Service;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::export::{self, from_wire};
 use super::{Answered, Calls, foreign, namespace};
 
 fn fence(fence: Option<v1::Fence>) -> Option<Fence> {
@@ -82,6 +83,32 @@ impl Calls {
 
 #[tonic::async_trait]
 impl Service for Calls {
+    type ExportStream = export::Responses;
+
+    async fn export(
+        &self,
+        request: Request<v1::ExportRequest>,
+    ) -> Result<Response<export::Responses>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let state = self.read(&metadata, request.read).await?;
+        Ok(Response::new(Calls::export(self, state, namespace(request.namespace))))
+    }
+
+    async fn import(
+        &self,
+        request: Request<v1::ImportRequest>,
+    ) -> Result<Response<v1::ImportResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let rows: Option<Vec<_>> = request.rows.into_iter().map(from_wire).collect();
+        let rows =
+            rows.ok_or_else(|| self.0.bad_request("rows: one of them says nothing".to_owned()))?;
+        let namespace = namespace(request.namespace);
+        let command = Any::Import(import::Command { namespace, rows });
+        let Answered { reply, header } = self.write(&metadata, request.context, command).await?;
+        let Reply::Import(import::Reply { written }) = reply else { return Err(foreign(&reply)) };
+        Ok(Response::new(v1::ImportResponse { header: Some(header), written }))
+    }
+
     async fn get_object_id(
         &self,
         request: Request<v1::GetObjectIdRequest>,

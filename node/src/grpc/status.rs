@@ -207,6 +207,18 @@ impl Node {
         self.status_here(Failure { code, reason, message, applied: Applied::No, fields })
     }
 
+    /// The status of an export whose reader does not keep up.
+    pub(super) fn export_cut_off(&self) -> Status {
+        let failure = Failure {
+            code: Code::ResourceExhausted,
+            reason: "SLOW_READER",
+            message: "the export was not read fast enough; begin it anew".to_owned(),
+            applied: Applied::No,
+            fields: Vec::new(),
+        };
+        self.status_here(failure)
+    }
+
     fn status_here(&self, failure: Failure) -> Status {
         self.status(failure, self.applied.state().header().revision)
     }
