@@ -209,7 +209,7 @@ pub(crate) fn apply(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Stop>
         Command::KeepAlive { namespace, lease: id } => {
             #[cfg(feature = "plant")]
             if plant::is(Plant::RenewEnded) && leases::live(txn.view(), namespace, *id).is_err() {
-                return Ok(Reply::Renewed { ttl_ms: limits::LEASE_TTL_MS_MIN });
+                return Ok(Reply::Renewed { ttl_ms: limits::LEASE_TTL_MS_MIN, renewal: 0 });
             }
             let lease = leases::live(txn.view(), namespace, *id)?;
             let ttl_ms = lease.ttl_ms;

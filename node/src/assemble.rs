@@ -118,7 +118,7 @@ pub(crate) async fn assemble(parts: Parts) -> Result<(Arc<Node>, StateStore), Un
         held: Node::held_calls(),
         room,
         attachable: Node::attachable_leases(),
-        closing: watch::Sender::new(false),
+        closing: watch::channel(false).0,
         measures: Measures::default(),
         changing: tokio::sync::Mutex::new(()),
         pace,
