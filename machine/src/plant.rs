@@ -12,14 +12,14 @@ use crate::header::Header;
 pub enum Plant {
     /// The log says that a write is durable before it has been synced.
     AcknowledgeBeforeSync,
-    /// The log says that a vote is durable before it has been synced.
-    VoteNotSynced,
     /// A leader answers reads without asking a quorum whether it still leads.
     ReadWithoutQuorum,
     /// Some revisions never come to those who watch.
     SkipEvent,
-    /// A value equal to the present one is answered without an entry also when it was sent again.
-    ElideResent,
+    /// A write under any fence is accepted.
+    FenceNotChecked,
+    /// A release under any token frees the change source.
+    ReleaseUnchecked,
     /// The revision rises once an entry.
     RevisionPerEntry,
     /// A lease is over when something has cleared its row away, not when its time is.

@@ -17,8 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-#[cfg(feature = "sim")]
-use holdfast_machine::plant::{self, Plant};
 use holdfast_machine::{Admission, Entry, Refusal, Request, Response, limits};
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
@@ -203,12 +201,6 @@ impl Worker {
         if pending.answer.is_closed() {
             // The caller has gone; whether it retries is its own affair.
             return;
-        }
-        #[cfg(feature = "sim")]
-        if plant::is(Plant::ElideResent)
-            && let Some(origin) = &mut pending.request.origin
-        {
-            origin.resent = false;
         }
         let state = self.applied.state();
         match state.admit(&mut pending.request) {

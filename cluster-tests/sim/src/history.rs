@@ -96,6 +96,8 @@ pub struct Ended {
 pub struct History {
     /// The object that all items belong to.
     pub object: i64,
+    /// The change sources; all but the first share a group.
+    pub sources: Vec<i64>,
     /// Whether every clock is right to within half a percent.
     pub clocks_are_good: bool,
     /// All writes, in the order in which they ended.
@@ -122,6 +124,15 @@ impl History {
     #[must_use]
     pub fn is_watched(&self, revision: u64) -> bool {
         self.segments.iter().any(|segment| segment.after < revision && revision <= segment.through)
+    }
+
+    /// The change source that stands for all of its group.
+    #[must_use]
+    pub fn head(&self, changesource: i64) -> i64 {
+        match self.sources.as_slice() {
+            [_, head, rest @ ..] if rest.contains(&changesource) => *head,
+            _ => changesource,
+        }
     }
 
     /// The writes that were answered, with what they did and at which revision.

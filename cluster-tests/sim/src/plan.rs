@@ -23,6 +23,8 @@ pub struct Plan {
     pub log_keep: u64,
     /// The mean time between two doings of the nemesis.
     pub fault_every: Duration,
+    /// How often a client has less patience than an election takes, of 1.
+    pub gives_up: f64,
     /// A defect to be found.
     pub plant: Option<Plant>,
     /// Whether every event is printed.
@@ -42,6 +44,7 @@ impl Plan {
             snapshot_every: random.random_range(100..1500),
             log_keep: random.random_range(0..200),
             fault_every: Duration::from_millis(random.random_range(300..3000)),
+            gives_up: if random.random_bool(0.5) { 0.1 } else { 0.0 },
             plant: None,
             prints: std::env::var_os("HOLDFAST_SIM_PRINT").is_some(),
         }

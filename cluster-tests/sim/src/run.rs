@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use holdfast_machine::{Command, Reply, state};
+use holdfast_machine::{Command, Reply, changesources, state};
 use holdfast_node::sim::{self, World, plant};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -15,6 +15,8 @@ use crate::clients::{self, Client, NAMESPACE, Shared};
 use crate::history::{History, LeadSeen, Recorder};
 use crate::{Plan, Violation, invariants, nemesis};
 
+/// How many change sources there are; all but the first share a group.
+const SOURCES: usize = 4;
 /// How long a cluster may take to form with nothing in its way.
 const FORM_MAX: Duration = Duration::from_secs(30);
 /// How long clients may take to finish what they are at, and nodes to catch up, once all is healed.
@@ -147,12 +149,12 @@ async fn form_and_run(
         recorder: recorder.clone(),
         nodes: (1..=plan.nodes).collect(),
         object: 0,
+        sources: Vec::new(),
+        gives_up: 0.0,
         stop: Arc::new(AtomicBool::new(false)),
         busy: Arc::new(AtomicU64::new(0)),
     };
-    let object = object_id(&shared, random).await?;
-    let shared = Shared { object, ..shared };
-    recorder.lock().object = object;
+    let shared = set_up(shared, plan.gives_up, random).await?;
     sim::spawn(look_who_leads(shared.clone()));
     clients::start(&shared, random);
     nemesis::run(plan, world, faults, random).await;
@@ -187,17 +189,46 @@ async fn form(plan: &Plan, world: &Arc<World>, random: &mut SmallRng) -> Result<
     Ok(())
 }
 
-async fn object_id(shared: &Shared, random: &mut SmallRng) -> Result<i64, String> {
-    let mut client = Client::new(0, shared, random);
+/// Makes what clients work on.
+async fn set_up(
+    mut shared: Shared,
+    gives_up: f64,
+    random: &mut SmallRng,
+) -> Result<Shared, String> {
+    let mut client = Client::new(0, &shared, random);
     let command = state::Command::GetObjectId {
         namespace: NAMESPACE.to_owned(),
         name: "simulated".to_owned(),
         class_name: "Test".to_owned(),
     };
-    match client.write(Command::State(command)).await {
-        Some(Ok(Reply::State(state::Reply::ObjectId(id)))) => Ok(id),
-        other => Err(format!("no object: {other:?}")),
+    shared.object = match client.write(Command::State(command)).await {
+        Some(Ok(Reply::State(state::Reply::ObjectId(id)))) => id,
+        other => return Err(format!("no object: {other:?}")),
+    };
+    for number in 0..SOURCES {
+        let namespace = || NAMESPACE.to_owned();
+        let name = format!("source-{number}");
+        let find = changesources::Command::FindId { namespace: namespace(), name };
+        let found = client.write(Command::ChangeSources(find)).await;
+        let Some(Ok(Reply::ChangeSources(changesources::Reply::Id(changesource)))) = found else {
+            return Err(format!("no change source: {found:?}"));
+        };
+        shared.sources.push(changesource);
+        if number > 0 {
+            let group = Some("group".to_owned());
+            let namespace = namespace();
+            let set = changesources::Command::SetGroup { namespace, changesource, group };
+            let grouped = client.write(Command::ChangeSources(set)).await;
+            if !matches!(grouped, Some(Ok(_))) {
+                return Err(format!("no group: {grouped:?}"));
+            }
+        }
     }
+    shared.gives_up = gives_up;
+    let mut history = shared.recorder.lock();
+    (history.object, history.sources) = (shared.object, shared.sources.clone());
+    drop(history);
+    Ok(shared)
 }
 
 /// Notes who leads which term, whoever else knows of it.

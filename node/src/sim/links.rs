@@ -58,6 +58,12 @@ impl Links {
         self.lock().links.entry((from, to)).or_default().cut = true;
     }
 
+    /// Puts one link in order.
+    pub(super) fn mend(&self, from: u64, to: u64) {
+        self.lock().links.remove(&(from, to));
+        self.healed.notify_waiters();
+    }
+
     pub(super) fn slow(&self, from: u64, to: u64, slow: Duration) {
         self.lock().links.entry((from, to)).or_default().slow = slow;
     }

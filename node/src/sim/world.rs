@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use holdfast_machine::{Event, Request, Response, State};
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::disk::DataDir;
 use super::links::{Broken, Links};
@@ -222,7 +222,7 @@ impl World {
     ///
     /// # Errors
     /// Whatever it says.
-    pub async fn join(&self, leader: u64, joining: u64) -> Result<(), String> {
+    pub async fn join(self: &Arc<World>, leader: u64, joining: u64) -> Result<(), String> {
         let joined = self.call(leader, "join", move |node| async move {
             let joiner = Joiner { node_id: Some(joining), member: member(joining) };
             let deadline = runtime::now() + Duration::from_secs(5);
@@ -232,7 +232,7 @@ impl World {
     }
 
     /// Asks a node to hand over the lead; whether it does is its affair.
-    pub async fn move_lead(&self, from: u64) {
+    pub async fn move_lead(self: &Arc<World>, from: u64) {
         let moved = self.call(from, "move", move |node| async move {
             let deadline = runtime::now() + Duration::from_secs(1);
             // A refusal, such as of a node that does not lead, changes nothing.
@@ -273,6 +273,12 @@ impl World {
         self.links.cut(from, to);
     }
 
+    /// Puts what one node sends another in order.
+    pub fn mend(&self, from: u64, to: u64) {
+        self.note(format_args!("mend n{from} to n{to}"));
+        self.links.mend(from, to);
+    }
+
     /// Slows what one node sends another by about this much; node 0 is all clients.
     pub fn slow(&self, from: u64, to: u64, by: Duration) {
         self.note(format_args!("slow n{from} to n{to} by {by:?}"));
@@ -301,15 +307,15 @@ impl World {
     /// # Errors
     /// If there is no answer.
     pub async fn write(
-        &self,
+        self: &Arc<World>,
         node: u64,
         request: Request,
         timeout: Duration,
     ) -> Result<Response, CallFailed> {
         let written = self.call(node, "write", move |node| async move {
-            node.write(request, runtime::now() + timeout).await
+            node.write(request, runtime::now() + share(timeout)).await
         });
-        match bounded(timeout, written).await? {
+        match within(timeout, written).await? {
             Ok(response) => Ok(response),
             Err(WriteFailed::NotApplied { message, .. }) => Err(CallFailed::NotApplied(message)),
             Err(WriteFailed::Unknown(cause)) => Err(CallFailed::Unknown(cause)),
@@ -321,24 +327,22 @@ impl World {
     /// # Errors
     /// If there is no answer; it changed nothing.
     pub async fn read(
-        &self,
+        self: &Arc<World>,
         node: u64,
         local: bool,
         timeout: Duration,
     ) -> Result<State, CallFailed> {
         let read = self.call(node, "read", move |node| async move {
-            node.read(local, runtime::now() + timeout).await
+            node.read(local, runtime::now() + share(timeout)).await
         });
-        bounded(timeout, read)
-            .await?
-            .map_err(|failed| CallFailed::NotApplied(format!("{failed:?}")))
+        within(timeout, read).await?.map_err(|failed| CallFailed::NotApplied(format!("{failed:?}")))
     }
 
     /// Watches a node from behind a revision on.
     ///
     /// # Errors
     /// If the node does not run.
-    pub async fn watch(&self, node: u64, cursor: u64) -> Result<Watching, CallFailed> {
+    pub async fn watch(self: &Arc<World>, node: u64, cursor: u64) -> Result<Watching, CallFailed> {
         let (seen, watching) = mpsc::unbounded_channel();
         let opened = self.call(node, "watch", move |node| async move {
             runtime::spawn(hand_out(Watch::new(&node.applied, cursor), seen));
@@ -404,8 +408,28 @@ impl World {
         crossed
     }
 
-    /// A call of a client, carried out in the node's process.
+    /// A call of a client, carried out in the node's process. It is on its way by itself: a client
+    /// that gives up does not take it back.
     async fn call<T, F>(
+        self: &Arc<World>,
+        to: u64,
+        kind: &'static str,
+        carry_out: impl FnOnce(Arc<Node>) -> F + Send + 'static,
+    ) -> Result<T, CallFailed>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (answer, wait) = oneshot::channel();
+        let world = Arc::clone(self);
+        runtime::spawn_outside(async move {
+            // Nobody waits any more: the client has given up.
+            let _ = answer.send(world.carry(to, kind, carry_out).await);
+        });
+        wait.await.unwrap_or_else(|_| Err(broke(to)))
+    }
+
+    async fn carry<T, F>(
         &self,
         to: u64,
         kind: &'static str,
@@ -415,25 +439,32 @@ impl World {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let broke = || CallFailed::Unknown(format!("the connection to n{to} broke"));
-        self.cross(CLIENTS, to, kind, runtime::since_start()).await.map_err(|_| broke())?;
+        self.cross(CLIENTS, to, kind, runtime::since_start()).await.map_err(|_| broke(to))?;
         let Some(Process { host, node }) = self.process(to) else {
             return Err(CallFailed::NotApplied(format!("n{to} is down")));
         };
         let result = host.spawn(async move { carry_out(node).await }).await;
-        self.cross(to, CLIENTS, kind, runtime::since_start()).await.map_err(|_| broke())?;
-        result.map_err(|_| broke())
+        self.cross(to, CLIENTS, kind, runtime::since_start()).await.map_err(|_| broke(to))?;
+        result.map_err(|_| broke(to))
     }
 }
 
-/// A call that takes much longer than it may is given up.
-async fn bounded<T>(
+fn broke(to: u64) -> CallFailed {
+    CallFailed::Unknown(format!("the connection to n{to} broke"))
+}
+
+/// How long a node may try, of the time that its client gives it: the answer is to be there in time.
+fn share(timeout: Duration) -> Duration {
+    timeout - timeout / 10
+}
+
+/// A call that its client gives up after this time.
+async fn within<T>(
     timeout: Duration,
     call: impl Future<Output = Result<T, CallFailed>>,
 ) -> Result<T, CallFailed> {
-    let given_up = runtime::now() + 2 * timeout + Duration::from_secs(1);
-    let unknown = || Err(CallFailed::Unknown("no answer".to_owned()));
-    runtime::until(given_up, call).await.unwrap_or_else(unknown)
+    let unknown = || Err(CallFailed::Unknown("no answer in time".to_owned()));
+    runtime::until(runtime::now() + timeout, call).await.unwrap_or_else(unknown)
 }
 
 /// Hands out what a watch comes upon until the client or the node is gone.

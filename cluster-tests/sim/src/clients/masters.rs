@@ -11,9 +11,6 @@ use rand::RngExt as _;
 
 use super::{Client, NAMESPACE};
 
-/// How many change sources there are.
-const SOURCES: usize = 3;
-
 /// One who holds a lease.
 struct Holder {
     lease: u64,
@@ -23,18 +20,9 @@ struct Holder {
 }
 
 pub(super) async fn claim(mut client: Client) {
-    let mut sources = Vec::new();
-    while sources.len() < SOURCES && client.goes_on() {
-        let name = format!("source-{}", sources.len());
-        let find = changesources::Command::FindId { namespace: NAMESPACE.to_owned(), name };
-        let found = client.write(Command::ChangeSources(find)).await;
-        if let Some(Ok(Reply::ChangeSources(changesources::Reply::Id(id)))) = found {
-            sources.push(id);
-        }
-    }
     while client.goes_on() {
         if let Some(mut holder) = open(&mut client).await {
-            while client.goes_on() && step(&mut client, &mut holder, &sources).await.is_some() {}
+            while client.goes_on() && step(&mut client, &mut holder).await.is_some() {}
         }
         client.pause(Duration::from_millis(100)).await;
     }
@@ -47,6 +35,7 @@ async fn open(client: &mut Client) -> Option<Holder> {
         name: format!("master-{}", client.number),
         instance: [u8::try_from(client.number).unwrap(); 32],
         ttl_ms,
+        grace_ms: 0,
     };
     match client.write(Command::Masters(command)).await? {
         Ok(Reply::Masters(masters::Reply::Lease { lease, ttl_ms, .. })) => {
@@ -57,10 +46,11 @@ async fn open(client: &mut Client) -> Option<Holder> {
 }
 
 /// One thing that a holder does. None once its lease is over, or nobody knows.
-async fn step(client: &mut Client, holder: &mut Holder, sources: &[i64]) -> Option<()> {
+async fn step(client: &mut Client, holder: &mut Holder) -> Option<()> {
     let namespace = || NAMESPACE.to_owned();
     let (lease, ttl) = (holder.lease, holder.ttl);
-    let changesource = sources[client.random.random_range(0..sources.len())];
+    let any = client.random.random_range(0..client.shared.sources.len());
+    let changesource = client.shared.sources[any];
     match client.random.random_range(0..100) {
         0..40 => {
             client.pause(ttl / 4).await;

@@ -2,6 +2,7 @@
 //! until there is an answer or their time is over.
 
 mod creators;
+mod exclusive;
 mod masters;
 mod readers;
 mod watchers;
@@ -35,6 +36,10 @@ pub(crate) struct Shared {
     pub(crate) nodes: Vec<u64>,
     /// The object that all items belong to.
     pub(crate) object: i64,
+    /// The change sources that are claimed.
+    pub(crate) sources: Vec<i64>,
+    /// How often a client has less patience than an election takes, of 1.
+    pub(crate) gives_up: f64,
     /// Told when the run is over.
     pub(crate) stop: Arc<AtomicBool>,
     /// How many clients are not done.
@@ -73,6 +78,7 @@ pub(crate) fn start(shared: &Shared, random: &mut SmallRng) {
     }
     for number in 1..=2 {
         shared.start(40 + number, random, readers::read);
+        shared.start(50 + number, random, exclusive::create);
     }
 }
 
@@ -116,7 +122,11 @@ impl Client {
 
     /// Carries out a write exactly once. None if nobody knows what came of it, or nothing did.
     pub(crate) async fn write(&mut self, command: Command) -> Option<Result<Reply, Refusal>> {
-        let given_up = sim::now() + CALL_MAX;
+        let patience = match self.random.random_bool(self.shared.gives_up) {
+            true => Duration::from_millis(self.random.random_range(20..1000)),
+            false => CALL_MAX,
+        };
+        let given_up = sim::now() + patience;
         self.have_session(given_up).await?;
         self.seq += 1;
         let began = sim::now();

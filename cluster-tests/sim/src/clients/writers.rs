@@ -32,6 +32,8 @@ pub(super) async fn write(mut client: Client) {
         };
         // The history has what came of it.
         let _ = client.write(Command::State(command)).await;
-        client.pause(PAUSE).await;
+        // Who writes again soon tells the cluster that all before is done with; not everybody does.
+        let pause = if client.random.random_bool(0.15) { 30 * PAUSE } else { PAUSE };
+        client.pause(pause).await;
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use holdfast_machine::{Command, Event, Reply, changesources, masters};
 
-use crate::{Answer, History};
+use crate::{Call, History};
 
 pub(super) fn check(history: &History) -> Vec<String> {
     let mut broken = by_the_cluster(history);
@@ -51,45 +51,29 @@ struct Owned {
     until: Duration,
 }
 
-/// No two clients took themselves for owners of one source at once.
+/// No two clients took themselves for owners of one source, or of one group, at once.
 fn by_the_owners(history: &History) -> Vec<String> {
-    let leases = leases(history);
+    let renewals = renewals(history);
     let mut owned: BTreeMap<i64, Vec<Owned>> = BTreeMap::new();
     for (call, reply, _) in history.replies() {
-        let (Command::ChangeSources(command), Reply::ChangeSources(reply)) = (&call.command, reply)
-        else {
-            continue;
-        };
-        let (changesource, lease) = match command {
+        if let Command::ChangeSources(
             changesources::Command::Claim { changesource, lease, .. }
-            | changesources::Command::Await { changesource, lease, .. } => (*changesource, *lease),
-            _ => continue,
-        };
-        let changesources::Reply::Granted { token } = reply else { continue };
-        let Some(lives) = leases.get(&lease) else { continue };
-        // Renewed again and again, as long as each renewal came in time.
-        let mut until = Duration::ZERO;
-        for (sent, known, over) in lives {
-            if until != Duration::ZERO && *known > until {
-                break;
-            }
-            if *known <= call.ended || until != Duration::ZERO {
-                until = until.max(*over);
-            }
-            let _ = sent;
-        }
-        let (client, token, from) = (call.client, *token, call.ended);
-        until = until.min(given_up(history, client, changesource, token, lease));
-        if until > from {
-            owned.entry(changesource).or_default().push(Owned { client, token, from, until });
+            | changesources::Command::Await { changesource, lease, .. },
+        ) = &call.command
+            && let Reply::ChangeSources(changesources::Reply::Granted { token }) = reply
+            && let Some(renewals) = renewals.get(lease)
+        {
+            let (client, token, from) = (call.client, *token, call.ended);
+            let until = relied_on(renewals, from).min(given_up(history, client, token, *lease));
+            let owned = owned.entry(history.head(*changesource)).or_default();
+            owned.push(Owned { client, token, from, until });
         }
     }
     let mut broken = Vec::new();
     for (id, owned) in &owned {
         for (at, one) in owned.iter().enumerate() {
             for other in &owned[..at] {
-                let overlap = one.from < other.until && other.from < one.until;
-                if one.token != other.token && overlap {
+                if one.token != other.token && one.from < other.until && other.from < one.until {
                     broken.push(format!(
                         "source {id} had two owners at once: c{} under {} from {:?} to {:?}, and \
                          c{} under {} from {:?} to {:?}",
@@ -109,78 +93,64 @@ fn by_the_owners(history: &History) -> Vec<String> {
     broken
 }
 
-/// When a lease was opened or renewed: sent, known, and over without another renewal.
-type Lives = BTreeMap<u64, Vec<(Duration, Duration, Duration)>>;
+/// An answer to who opened or renewed a lease.
+struct Renewal {
+    known: Duration,
+    /// When the lease is over without another one, by its holder's reckoning.
+    over: Duration,
+}
 
-fn leases(history: &History) -> Lives {
-    let mut lives = Lives::new();
+fn renewals(history: &History) -> BTreeMap<u64, Vec<Renewal>> {
+    let mut renewals: BTreeMap<u64, Vec<Renewal>> = BTreeMap::new();
     for (call, reply, _) in history.replies() {
         let (Command::Masters(command), Reply::Masters(reply)) = (&call.command, reply) else {
             continue;
         };
         let (lease, ttl_ms) = match (command, reply) {
             (_, masters::Reply::Lease { lease, ttl_ms, .. }) => (*lease, *ttl_ms),
-            (masters::Command::KeepAlive { lease, .. }, masters::Reply::Renewed { ttl_ms }) => {
+            (masters::Command::KeepAlive { lease, .. }, masters::Reply::Renewed { ttl_ms, .. }) => {
                 (*lease, *ttl_ms)
             }
             _ => continue,
         };
         let ttl = Duration::from_millis(ttl_ms);
-        let margin = ttl / 100 + Duration::from_millis(10);
-        let over = call.began + ttl.saturating_sub(margin);
-        lives.entry(lease).or_default().push((call.began, call.ended, over));
+        let over = call.began + ttl.saturating_sub(ttl / 100 + Duration::from_millis(10));
+        renewals.entry(lease).or_default().push(Renewal { known: call.ended, over });
     }
-    lives
+    renewals
 }
 
-/// When a client began to give a source back, or its lease, or opened a new one.
-fn given_up(
-    history: &History,
-    client: usize,
-    changesource: i64,
-    token: u64,
-    lease: u64,
-) -> Duration {
-    let gives_up = history.calls.iter().filter(|call| call.client == client).filter(|call| {
-        match &call.command {
-            Command::ChangeSources(changesources::Command::Release {
-                changesource: id,
-                token: released,
-                ..
-            }) => *id == changesource && *released == token,
-            Command::Masters(masters::Command::CloseLease { lease: closed, .. }) => {
-                *closed == lease
-            }
-            Command::Masters(masters::Command::OpenLease { .. }) => match &call.answer {
-                Answer::Reply {
-                    reply: Reply::Masters(masters::Reply::Lease { lease: opened, .. }),
-                    ..
-                } => *opened > lease,
-                _ => false,
-            },
-            _ => false,
+/// Until when a lease was relied on by one who was granted something at this time: it was renewed
+/// again and again, as long as each renewal was known in time.
+fn relied_on(renewals: &[Renewal], from: Duration) -> Duration {
+    let before = renewals.iter().filter(|renewal| renewal.known <= from);
+    let mut until = before.map(|renewal| renewal.over).max().unwrap_or_default();
+    for renewal in renewals.iter().filter(|renewal| renewal.known > from) {
+        if renewal.known > until {
+            break;
         }
-    });
-    // An OpenLease whose answer was lost ends the lease as well, unbeknownst to its owner; the same
-    // client waits for its outcome and takes itself for no owner meanwhile.
-    let unknown = history.calls.iter().filter(|call| {
-        call.client == client
-            && matches!(call.command, Command::Masters(masters::Command::OpenLease { .. }))
-            && matches!(call.answer, Answer::Unknown)
-    });
-    let after = |call: &&crate::Call| call.ended > Duration::ZERO;
-    gives_up
-        .chain(unknown.filter(|call| call.began > lease_known(history, lease)))
-        .filter(after)
-        .map(|call| call.began)
-        .min()
-        .unwrap_or(Duration::MAX)
+        until = until.max(renewal.over);
+    }
+    until
 }
 
-fn lease_known(history: &History, lease: u64) -> Duration {
+/// When a client began to give a grant back, or to end its lease: closing it, or opening another one,
+/// which is for those who take themselves for owners no more.
+fn given_up(history: &History, client: usize, token: u64, lease: u64) -> Duration {
     let opened = history.replies().find(|(_, reply, _)| {
         matches!(reply, Reply::Masters(masters::Reply::Lease { lease: opened, .. })
             if *opened == lease)
     });
-    opened.map_or(Duration::MAX, |(call, _, _)| call.ended)
+    let opened = opened.map_or(Duration::ZERO, |(call, _, _)| call.ended);
+    let gives_up = |call: &&Call| match &call.command {
+        // With a member of a group all of it is given back.
+        Command::ChangeSources(changesources::Command::Release { token: given, .. }) => {
+            *given == token
+        }
+        Command::Masters(masters::Command::CloseLease { lease: closed, .. }) => *closed == lease,
+        Command::Masters(masters::Command::OpenLease { .. }) => call.began >= opened,
+        _ => false,
+    };
+    let calls = history.calls.iter().filter(|call| call.client == client);
+    calls.filter(gives_up).map(|call| call.began).min().unwrap_or(Duration::MAX)
 }

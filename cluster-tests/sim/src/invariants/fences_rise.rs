@@ -27,8 +27,8 @@ pub(super) fn check(history: &History) -> Vec<String> {
                          {token}; the highest before was {highest}"
                     ));
                 }
-                if let Some(other) = owners.insert(*token, (*id, *master))
-                    && other != (*id, *master)
+                if let Some(other) = owners.insert(*token, (history.head(*id), *master))
+                    && other != (history.head(*id), *master)
                 {
                     broken.push(format!("token {token} is of {other:?} and of {id}, {master}"));
                 }

@@ -8,8 +8,11 @@ mod ended_leases_stay_ended;
 mod exclusive_claims;
 mod fenced_writes_are_the_owners;
 mod fences_rise;
+mod groups_are_one;
 mod lapsed_leases_are_over;
+mod linearizable;
 mod nodes_stay_up;
+mod one_creator_at_a_time;
 mod one_leader_a_term;
 mod one_value_per_create;
 mod progress_after_heal;
@@ -61,8 +64,11 @@ invariants![
     exclusive_claims,
     fenced_writes_are_the_owners,
     fences_rise,
+    groups_are_one,
     lapsed_leases_are_over,
+    linearizable,
     nodes_stay_up,
+    one_creator_at_a_time,
     one_leader_a_term,
     one_value_per_create,
     progress_after_heal,

@@ -12,7 +12,7 @@ pub(super) fn check(history: &History) -> Vec<String> {
     for (revision, events) in history.events() {
         for event in events {
             if let Event::State(state::Event::Put { name, value, .. }) = event
-                && name.starts_with("create-")
+                && (name.starts_with("create-") || name.starts_with("exclusive-"))
             {
                 seen.push((name, value, format!("who watched revision {revision}")));
             }

@@ -1,4 +1,4 @@
-//! G4, S3: a write takes effect once, at the revision that its caller is told, however often it was
+//! G4, G5, S3: a write takes effect once, at the revision that its caller is told, however often it was
 //! sent.
 
 use std::collections::BTreeMap;
