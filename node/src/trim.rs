@@ -73,6 +73,10 @@ impl Trim {
     /// Notes where the log ends, and how many bytes were appended to it since the start.
     fn note(&mut self, last: u64, appended: u64) {
         self.appended = appended;
+        // What another leader has cut off is no part of the log.
+        while self.marks.back().is_some_and(|(marked, _)| *marked > last) {
+            self.marks.pop_back();
+        }
         let since = self.marks.back().map(|(_, bytes)| appended - bytes);
         if since.is_none_or(|since| since >= MARK_BYTES) {
             self.marks.push_back((last, appended));
@@ -143,6 +147,14 @@ mod tests {
         assert!(trim.marks[0].0 <= upto && trim.marks[1].0 >= upto, "the others are forgotten");
         assert_eq!(trim.purgeable(9 * most), Some(upto), "which changes no answer");
         assert!(trim.is_snapshot_due(Some(9 * most)));
+    }
+
+    #[test]
+    fn marks_end_where_the_log_was_cut_off() {
+        let mut trim = log(1_000, MARK_BYTES, 10_000);
+        trim.note(500, 1_001 * MARK_BYTES);
+        assert!(trim.marks.iter().is_sorted(), "{:?}", trim.marks);
+        assert_eq!(trim.bytes_at(500), 1_001 * MARK_BYTES);
     }
 
     #[test]

@@ -4,16 +4,14 @@
 //! the connection; it gives up when the reader leaves a response lying, so that no reader keeps an old
 //! state for ever.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::Stream;
 use holdfast_machine::import::Row;
 use holdfast_machine::{Fault, State, changesources, masters, state};
 use holdfast_proto::v1;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Calls;
@@ -26,15 +24,7 @@ const UNREAD_MAX: Duration = Duration::from_secs(10);
 const RESPONSE_BYTES: usize = 256 << 10;
 
 /// The responses of one export.
-pub(super) struct Responses(mpsc::Receiver<Result<v1::ExportResponse, Status>>);
-
-impl Stream for Responses {
-    type Item = Result<v1::ExportResponse, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context)
-    }
-}
+pub(super) type Responses = ReceiverStream<Result<v1::ExportResponse, Status>>;
 
 impl Calls {
     /// Streams the rows of a namespace as they are in this state.
@@ -48,7 +38,7 @@ impl Calls {
             // Cut off or gone; either way there is nothing more to send.
             let _ended = feed.run(&state, &namespace).await;
         });
-        Responses(taken)
+        ReceiverStream::new(taken)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use holdfast_machine::{Command, Event, Reply, changesources, masters};
 
+use super::tenure::{Tenure, overlaps};
 use crate::{Call, History};
 
 pub(super) fn check(history: &History) -> Vec<String> {
@@ -43,18 +44,10 @@ fn by_the_cluster(history: &History) -> Vec<String> {
     broken
 }
 
-/// From when to when a client took itself for the owner.
-struct Owned {
-    client: usize,
-    token: u64,
-    from: Duration,
-    until: Duration,
-}
-
 /// No two clients took themselves for owners of one source, or of one group, at once.
 fn by_the_owners(history: &History) -> Vec<String> {
     let renewals = renewals(history);
-    let mut owned: BTreeMap<i64, Vec<Owned>> = BTreeMap::new();
+    let mut owned: BTreeMap<i64, Vec<Tenure>> = BTreeMap::new();
     for (call, reply, _) in history.replies() {
         if let Command::ChangeSources(
             changesources::Command::Claim { changesource, lease, .. }
@@ -66,31 +59,11 @@ fn by_the_owners(history: &History) -> Vec<String> {
             let (client, token, from) = (call.client, *token, call.ended);
             let until = relied_on(renewals, from).min(given_up(history, client, token, *lease));
             let owned = owned.entry(history.head(*changesource)).or_default();
-            owned.push(Owned { client, token, from, until });
+            owned.push(Tenure { client, token, from, until });
         }
     }
-    let mut broken = Vec::new();
-    for (id, owned) in &owned {
-        for (at, one) in owned.iter().enumerate() {
-            for other in &owned[..at] {
-                if one.token != other.token && one.from < other.until && other.from < one.until {
-                    broken.push(format!(
-                        "source {id} had two owners at once: c{} under {} from {:?} to {:?}, and \
-                         c{} under {} from {:?} to {:?}",
-                        one.client,
-                        one.token,
-                        one.from,
-                        one.until,
-                        other.client,
-                        other.token,
-                        other.from,
-                        other.until
-                    ));
-                }
-            }
-        }
-    }
-    broken
+    let broken = owned.iter().map(|(id, owned)| overlaps(&format!("source {id}"), "owners", owned));
+    broken.flatten().collect()
 }
 
 /// An answer to who opened or renewed a lease.

@@ -1,4 +1,5 @@
-//! What must hold in every run, one file each, with the rule that it proves.
+//! What must hold in every run, one file each, with the rule that it proves; and `tenure`, which two
+//! of them share.
 //!
 //! An invariant looks at nothing but the [`History`]: what clients and watchers saw, and how it
 //! ended. It says what it found wrong, or nothing.
@@ -18,6 +19,7 @@ mod one_value_per_create;
 mod progress_after_heal;
 mod reads_are_fresh;
 mod replicas_agree;
+mod tenure;
 mod watches_complete;
 mod writes_take_effect_once;
 

@@ -6,21 +6,14 @@ use std::time::Duration;
 
 use holdfast_machine::{Command, Reply, creators, state};
 
+use super::tenure::{Tenure, overlaps};
 use crate::History;
-
-/// From when to when a client took itself for the creator.
-struct Creating {
-    client: usize,
-    token: u64,
-    from: Duration,
-    until: Duration,
-}
 
 pub(super) fn check(history: &History) -> Vec<String> {
     if !history.clocks_are_good {
         return Vec::new();
     }
-    let mut items: BTreeMap<&str, Vec<Creating>> = BTreeMap::new();
+    let mut items: BTreeMap<&str, Vec<Tenure>> = BTreeMap::new();
     for (call, reply, _) in history.replies() {
         let Command::Creators(
             creators::Command::Ask { name, .. } | creators::Command::Keep { name, .. },
@@ -33,31 +26,11 @@ pub(super) fn check(history: &History) -> Vec<String> {
             let over = call.began + ttl.saturating_sub(ttl / 100 + Duration::from_millis(10));
             let (client, token, from) = (call.client, *token, call.ended);
             let until = over.min(given_up(history, token));
-            items.entry(name).or_default().push(Creating { client, token, from, until });
+            items.entry(name).or_default().push(Tenure { client, token, from, until });
         }
     }
-    let mut broken = Vec::new();
-    for (name, creating) in &items {
-        for (at, one) in creating.iter().enumerate() {
-            for other in &creating[..at] {
-                if one.token != other.token && one.from < other.until && other.from < one.until {
-                    broken.push(format!(
-                        "{name} had two creators at once: c{} under {} from {:?} to {:?}, and c{} \
-                         under {} from {:?} to {:?}",
-                        one.client,
-                        one.token,
-                        one.from,
-                        one.until,
-                        other.client,
-                        other.token,
-                        other.from,
-                        other.until
-                    ));
-                }
-            }
-        }
-    }
-    broken
+    let broken = items.iter().map(|(name, creating)| overlaps(name, "creators", creating));
+    broken.flatten().collect()
 }
 
 /// When whoever had this token began to create the value, or to give the right up.
