@@ -4,12 +4,14 @@ use std::path::Path;
 
 use prost::Message as _;
 
-const API: [&str; 5] = [
+const API: [&str; 7] = [
     "holdfast/v1/state.proto",
     "holdfast/v1/masters.proto",
     "holdfast/v1/changesources.proto",
     "holdfast/v1/cluster.proto",
     "holdfast/v1/watch.proto",
+    "holdfast/v1/stm.proto",
+    "holdfast/v1/objects.proto",
 ];
 const PEER: [&str; 1] = ["holdfast/peer/v1/peer.proto"];
 
