@@ -9,7 +9,12 @@
 //! whose connection has broken renews first. With that it is free: no node knows of that renewal,
 //! and the count of the grace ends. It starts again when the renewal is told to another node.
 //!
+//! In between no node would see it go, so it renews for the grace alone, as often as that asks for,
+//! until another node has answered; then for the full time.
+//!
 //! Invariants:
+//! - A lease has its full time only before it was ever attached, or while a node answers that can
+//!   shrink it; but for a renewal that was on its way as the connection broke.
 //! - A renewal is told to one node only, and to none once a stream has ended to which it was told.
 //! - The count of the grace begins before a node is told, and only an answer on the same stream, or a
 //!   renewal that no node was told of, moves its end.
@@ -28,7 +33,7 @@ use tonic::Streaming;
 use crate::boottime::BootTime;
 use crate::endpoint::Endpoint;
 use crate::error::{Answer, is_transport_error};
-use crate::lease::{Held, pause};
+use crate::lease::{Held, Span, pause};
 use crate::life::counted;
 use crate::rpc;
 
@@ -102,16 +107,14 @@ impl Attachment {
         endpoints
     }
 
-    /// Waits for a renewal that no node was told of, and makes one if need be.
+    /// Has the lease renewed for its grace, and waits for a renewal that no node was told of.
     async fn renew_untold(&mut self) {
-        while self.told >= Some(*self.renewed.borrow_and_update()) {
-            if let Some(Err(error)) = self.held.renew().await {
-                let lease = self.held.lease.id;
-                tracing::debug!(lease, %error, "not renewed after its connection broke");
-                tokio::time::sleep(pause(self.held.grace)).await;
-            }
+        self.held.span.send_replace(Span::Grace);
+        let told = self.told;
+        // The sender lives in `held`.
+        if self.renewed.wait_for(|renewed| told < Some(*renewed)).await.is_ok() {
+            self.held.life.detach(BootTime::now());
         }
-        self.held.life.detach(BootTime::now());
     }
 
     /// Attaches the lease to one node, and stays there for as long as that works.
@@ -181,6 +184,9 @@ impl Attachment {
                     Ok(Some(_)) => {
                         let sent = link.unanswered.pop_front()?;
                         self.held.life.prove(BootTime::now(), sent + counted(grace));
+                        self.held.span.send_if_modified(|span| {
+                            std::mem::replace(span, Span::Full) != Span::Full
+                        });
                         continue;
                     }
                     Ok(None) => return None,

@@ -117,6 +117,7 @@ impl LeaseHolder {
                             grace,
                             life: Life::new(until),
                             renewed: watch::Sender::new(0),
+                            span: watch::Sender::new(Span::Full),
                             _instance: instance.clone(),
                         };
                         return Ok(Opened::Granted(LeaseHolder::start(held, began)));
@@ -263,6 +264,15 @@ impl Drop for LeaseHolder {
     }
 }
 
+/// What a lease is renewed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Span {
+    /// Its ttl.
+    Full,
+    /// Its grace alone: a node that could see its holder go is yet to be found.
+    Grace,
+}
+
 /// What the holder and its task share.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -275,6 +285,8 @@ pub(crate) struct Held {
     pub(crate) life: Life,
     /// The number of the last renewal that succeeded.
     pub(crate) renewed: watch::Sender<u64>,
+    /// What it is renewed for. Setting it renews at once.
+    pub(crate) span: watch::Sender<Span>,
     /// Keeps the secret from others for as long as the lease is held: whoever shows it ends this
     /// lease at once, without our noticing before the next renewal.
     _instance: Instance,
@@ -353,14 +365,32 @@ impl Held {
         }
     }
 
+    /// How long the lease lives from a renewal of this kind.
+    fn lasts(&self, span: Span) -> Duration {
+        match span {
+            Span::Full => self.lease.ttl,
+            Span::Grace => self.grace,
+        }
+    }
+
     /// Renews the lease, and counts from before that was sent. None if it was lost before an answer.
-    pub(crate) async fn renew(&self) -> Option<Result<Duration, Error>> {
+    async fn renew(&self, span: Span) -> Option<Result<Duration, Error>> {
         let began = BootTime::now();
+        let lasts = self.lasts(span);
+        if span == Span::Grace && !self.life.shorten(began, began + counted(lasts)) {
+            return None;
+        }
         let left = self.life.until().since(began);
         let renewer = self.renewer.with_timeout(left.saturating_sub(RENEWAL_MIN));
         let masters = renewer.masters();
+        let renewal = async {
+            match span {
+                Span::Full => masters.keep_alive(self.lease.id).await,
+                Span::Grace => masters.keep_within_grace(self.lease.id).await,
+            }
+        };
         let reply = tokio::select! {
-            reply = masters.keep_alive(self.lease.id) => reply,
+            reply = renewal => reply,
             _ = self.life.lost() => return None,
         };
         // The clock first: a reply that comes too late must not be looked at.
@@ -369,7 +399,7 @@ impl Held {
         }
         match reply {
             Ok(Renewal { ttl, number }) => {
-                let ttl = ttl.min(self.lease.ttl);
+                let ttl = ttl.min(lasts);
                 if !self.life.extend(BootTime::now(), began + counted(ttl)) {
                     return None;
                 }
@@ -458,20 +488,32 @@ impl Drop for Place {
 
 /// Renews the lease until it is lost.
 async fn renew(held: Arc<Held>, mut began: BootTime) {
-    let lease = held.lease;
-    let mut wait = lease.ttl / 3;
+    let mut wanted = held.span.subscribe();
+    let mut wait = held.lease.ttl / 3;
     loop {
-        if held.life.sleep_until(began + wait).await.is_some() {
-            return;
+        tokio::select! {
+            biased;
+            loss = held.life.sleep_until(began + wait) => if loss.is_some() { return },
+            // The sender lives in `held`.
+            _ = wanted.changed() => {}
         }
         began = BootTime::now();
-        wait = match held.renew().await {
-            None => return,
-            Some(Ok(ttl)) => ttl / 3,
-            Some(Err(error)) => {
-                tracing::warn!(lease = lease.id, %error, "lease not renewed, trying again");
-                BootTime::now().since(began) + pause(lease.ttl)
+        let span = *wanted.borrow_and_update();
+        wait = tokio::select! {
+            biased;
+            // What is on its way asks for another time; the next answer makes it stale.
+            _ = wanted.changed() => {
+                wanted.mark_changed();
+                continue;
             }
+            renewed = held.renew(span) => match renewed {
+                None => return,
+                Some(Ok(ttl)) => ttl / 3,
+                Some(Err(error)) => {
+                    tracing::warn!(lease = held.lease.id, %error, "lease not renewed, trying again");
+                    BootTime::now().since(began) + pause(held.lasts(span))
+                }
+            },
         };
     }
 }

@@ -3,7 +3,8 @@
 //! Two counts run on CLOCK_BOOTTIME, and the lease is lost when the first of them ends: from before
 //! the first transmission of the last renewal, for the lease's ttl; and, while a node can shrink the
 //! lease because it is attached there, from before the last message that this node has answered, for
-//! the grace. Each is shorter than what the cluster counts by a margin of 1 % and 10 ms.
+//! the grace. A renewal for the grace alone moves the end of the first count up, from the moment before it is
+//! sent. Each count is shorter than what the cluster counts by a margin of 1 % and 10 ms.
 //!
 //! Invariant: the clock is compared before anything else is done, and a loss is never taken back.
 
@@ -82,6 +83,16 @@ impl Life {
         let is_live = self.settle(&mut status, now).is_none();
         if is_live {
             status.until = status.until.max(until);
+        }
+        is_live
+    }
+
+    /// Moves the end up, unless it is sooner anyway or the lease is lost by `now`; returns whether it lives.
+    pub(crate) fn shorten(&self, now: BootTime, until: BootTime) -> bool {
+        let mut status = self.lock();
+        let is_live = self.settle(&mut status, now).is_none();
+        if is_live {
+            status.until = status.until.min(until);
         }
         is_live
     }
@@ -208,6 +219,19 @@ mod tests {
         assert!(life.extend(start, end));
         assert_eq!(life.loss_at(end), None);
         assert_eq!(life.loss_at(later), Some(Loss::Expired));
+    }
+
+    // M6
+    #[test]
+    fn end_moves_up_only_while_the_lease_lives() {
+        let start = BootTime::now();
+        let (sooner, end) = (start + Duration::from_secs(1000), start + Duration::from_secs(3600));
+        let life = Life::new(end);
+        assert!(life.shorten(start, sooner));
+        assert!(life.shorten(start, end));
+        assert_eq!(life.until(), sooner);
+        assert!(!life.shorten(sooner, start), "it is lost");
+        assert_eq!(life.until(), sooner);
     }
 
     #[test]

@@ -196,8 +196,22 @@ impl Masters {
     /// # Errors
     /// Those of a write; refused as `LEASE_LOST` once the lease has ended.
     pub async fn keep_alive(&self, lease: u64) -> Result<Renewal, Error> {
+        self.renew(lease, false).await
+    }
+
+    /// Renews exactly this lease for its grace alone, also if it had longer to run: what a holder does
+    /// that is attached to no node, where nobody would see it go.
+    ///
+    /// # Errors
+    /// As [`Masters::keep_alive`]; refused as `NO_GRACE` if the lease has none.
+    pub async fn keep_within_grace(&self, lease: u64) -> Result<Renewal, Error> {
+        self.renew(lease, true).await
+    }
+
+    async fn renew(&self, lease: u64, within_grace: bool) -> Result<Renewal, Error> {
+        let namespace = self.namespace();
         let request =
-            proto::KeepAliveRequest { context: None, namespace: self.namespace(), lease_id: lease };
+            proto::KeepAliveRequest { context: None, namespace, lease_id: lease, within_grace };
         let response = self.client.write(request).await?;
         Ok(Renewal { ttl: Duration::from_millis(response.ttl_ms), number: response.renewal })
     }

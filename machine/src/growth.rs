@@ -205,6 +205,7 @@ mod tests {
         ];
         let masters = [
             masters::Command::KeepAlive { namespace: namespace(), lease: 4 },
+            masters::Command::KeepWithinGrace { namespace: namespace(), lease: 4 },
             masters::Command::CloseLease { namespace: namespace(), lease: 4 },
             masters::Command::SetState { namespace: namespace(), master: 1, active: true },
         ];

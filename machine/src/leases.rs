@@ -3,7 +3,7 @@
 //! # Model
 //!
 //! A lease belongs to one master ([`masters`](crate::masters)) and lives until the cluster clock reaches its
-//! deadline; a renewal moves the deadline on, and has a number. A lease with a *grace* can be shrunk: by the number
+//! deadline; a renewal sets the deadline anew, and has a number. A lease with a *grace* can be shrunk: by the number
 //! of its last renewal its deadline moves up to the grace from then. An index orders leases by deadline.
 //!
 //! # Invariants
@@ -12,6 +12,7 @@
 //! - A lease whose deadline is not above the clock has lapsed, whether or not its rows are still there.
 //! - Ids are revisions: they rise and are never given again, so a late renewal revives nothing.
 //! - Only a renewal moves a deadline on; whoever shrinks a lease does not know of a later renewal, or does nothing.
+//!   A renewal moves it back only if its holder asks for the grace alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -102,10 +103,10 @@ pub(crate) fn open(
     Ok(id)
 }
 
-/// Counts a lease's time from here; gives the renewal's number.
-pub(crate) fn renew(txn: &mut Txn<'_>, id: u64, lease: Lease) -> Result<u64, Fault> {
+/// Gives a lease this time from here, whatever it had; gives the renewal's number.
+pub(crate) fn renew(txn: &mut Txn<'_>, id: u64, lease: Lease, time_ms: u64) -> Result<u64, Fault> {
     DEADLINES.delete(txn, (lease.deadline_ms, id));
-    let (deadline_ms, renewed_wall_ms) = (txn.clock_ms.saturating_add(lease.ttl_ms), txn.wall_ms);
+    let (deadline_ms, renewed_wall_ms) = (txn.clock_ms.saturating_add(time_ms), txn.wall_ms);
     let renewal = lease.renewal.saturating_add(1);
     put(txn, id, &Lease { renewal, deadline_ms, renewed_wall_ms, ..lease })?;
     Ok(renewal)

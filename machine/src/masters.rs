@@ -8,7 +8,8 @@
 //!
 //! A node that sees the connection of a lease's holder break can shrink the lease to its *grace*, if it was opened
 //! with one. It names the last renewal that the holder told it of: a holder that has moved to another node has
-//! renewed since.
+//! renewed since. It has done so for the grace alone, until it is attached to the other node: nobody would see
+//! it go meanwhile.
 //!
 //! # Invariants
 //!
@@ -83,6 +84,9 @@ pub enum Command {
     /// Lets a lease live no longer than its grace from here, unless it has been renewed since the renewal of this
     /// number. Nodes make it, in no session: repeating it changes nothing.
     ShrinkLease { namespace: String, lease: u64, renewal: u64 },
+    /// Renews a lease for its grace alone, also if it had longer to run: its holder is not attached to any node
+    /// that could see it go.
+    KeepWithinGrace { namespace: String, lease: u64 },
 }
 
 /// What a write did.
@@ -114,7 +118,7 @@ pub enum Reply {
     },
     /// The lease is renewed.
     Renewed {
-        /// How long it lives from here.
+        /// How long it lives from here: its full time, or its grace.
         ttl_ms: u64,
         /// The renewal's number: 1 for the first of a lease, and rising by 1.
         renewal: u64,
@@ -143,7 +147,8 @@ impl Command {
             }
             Command::KeepAlive { .. }
             | Command::CloseLease { .. }
-            | Command::ShrinkLease { .. } => Ok(()),
+            | Command::ShrinkLease { .. }
+            | Command::KeepWithinGrace { .. } => Ok(()),
         }
     }
 
@@ -155,6 +160,7 @@ impl Command {
             | Command::SetState { .. }
             | Command::OpenLease { .. }
             | Command::KeepAlive { .. }
+            | Command::KeepWithinGrace { .. }
             | Command::CloseLease { .. } => false,
         }
     }
@@ -166,6 +172,7 @@ impl Command {
                 Command::FindId { name, .. } | Command::OpenLease { name, .. } => name.len(),
                 Command::SetState { .. }
                 | Command::KeepAlive { .. }
+                | Command::KeepWithinGrace { .. }
                 | Command::CloseLease { .. }
                 | Command::ShrinkLease { .. } => 0,
             }
@@ -177,6 +184,7 @@ impl Command {
             | Command::SetState { namespace, .. }
             | Command::OpenLease { namespace, .. }
             | Command::KeepAlive { namespace, .. }
+            | Command::KeepWithinGrace { namespace, .. }
             | Command::CloseLease { namespace, .. }
             | Command::ShrinkLease { namespace, .. } => namespace,
         }
@@ -213,7 +221,13 @@ pub(crate) fn apply(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Stop>
             }
             let lease = leases::live(txn.view(), namespace, *id)?;
             let ttl_ms = lease.ttl_ms;
-            let renewal = leases::renew(txn, *id, lease)?;
+            let renewal = leases::renew(txn, *id, lease, ttl_ms)?;
+            Ok(Reply::Renewed { ttl_ms, renewal })
+        }
+        Command::KeepWithinGrace { namespace, lease: id } => {
+            let lease = live_with_grace(txn.view(), namespace, *id)?;
+            let ttl_ms = lease.grace_ms;
+            let renewal = leases::renew(txn, *id, lease, ttl_ms)?;
             Ok(Reply::Renewed { ttl_ms, renewal })
         }
         Command::CloseLease { namespace, lease } => {
@@ -236,6 +250,7 @@ pub(crate) fn known(view: View<'_>, command: &Command) -> Result<Option<Reply>, 
         Command::SetState { .. }
         | Command::OpenLease { .. }
         | Command::KeepAlive { .. }
+        | Command::KeepWithinGrace { .. }
         | Command::CloseLease { .. }
         | Command::ShrinkLease { .. } => Ok(None),
     }
@@ -252,6 +267,7 @@ pub(crate) fn growth(view: View<'_>, command: &Command) -> u64 {
         }
         Command::SetState { .. }
         | Command::KeepAlive { .. }
+        | Command::KeepWithinGrace { .. }
         | Command::CloseLease { .. }
         | Command::ShrinkLease { .. } => 0,
     }
@@ -329,14 +345,19 @@ fn open_lease(
 }
 
 fn shrink_lease(txn: &mut Txn<'_>, namespace: &str, id: u64, renewal: u64) -> Result<Reply, Stop> {
-    let lease = leases::live(txn.view(), namespace, id)?;
-    if lease.grace_ms == 0 {
-        return Err(Refusal::NoGrace { lease: id }.into());
-    }
+    let lease = live_with_grace(txn.view(), namespace, id)?;
     if lease.renewal != renewal {
         return Err(Refusal::LeaseRenewed { lease: id, renewal }.into());
     }
     Ok(Reply::Shrunk { remaining_ms: leases::shrink(txn, id, lease)? })
+}
+
+fn live_with_grace(view: View<'_>, namespace: &str, id: u64) -> Result<Lease, Stop> {
+    let lease = leases::live(view, namespace, id)?;
+    match lease.grace_ms {
+        0 => Err(Refusal::NoGrace { lease: id }.into()),
+        _ => Ok(lease),
+    }
 }
 
 /// Ends a master's lease, frees all it owns, makes it inactive, and says how much it owned.
@@ -403,6 +424,7 @@ pub(crate) fn lapsed_in_the_way(view: View<'_>, command: &Command) -> Result<Opt
         // The first concerns no lease; the others only one that lives.
         Command::FindId { .. }
         | Command::KeepAlive { .. }
+        | Command::KeepWithinGrace { .. }
         | Command::CloseLease { .. }
         | Command::ShrinkLease { .. } => Ok(None),
     }

@@ -33,6 +33,8 @@ pub(crate) struct Generator {
     /// Leases, and the numbers of their renewals.
     renewals: Vec<(u64, u64)>,
     tokens: Vec<u64>,
+    /// Which change sources were waited for, and with which lease.
+    places: Vec<(String, i64, u64)>,
     /// Where somebody asked for the right to create, and under which token.
     creations: Vec<(String, i64, String, u64)>,
     revisions: Vec<u64>,
@@ -49,6 +51,7 @@ impl Generator {
             leases: vec![],
             renewals: vec![],
             tokens: vec![],
+            places: vec![],
             creations: vec![],
             revisions: vec![],
             has_many_leases,
@@ -93,14 +96,26 @@ impl Generator {
                     self.renewals.push((*lease, 0));
                 }
                 Ok(Reply::Masters(masters::Reply::Renewed { renewal, .. })) => {
-                    if let Command::Masters(masters::Command::KeepAlive { lease, .. }) =
-                        request.command
+                    if let Command::Masters(
+                        masters::Command::KeepAlive { lease, .. }
+                        | masters::Command::KeepWithinGrace { lease, .. },
+                    ) = request.command
                     {
                         self.renewals.push((lease, *renewal));
                     }
                 }
                 Ok(Reply::ChangeSources(changesources::Reply::Granted { token })) => {
                     self.tokens.push(*token);
+                }
+                Ok(Reply::ChangeSources(changesources::Reply::Waiting { .. })) => {
+                    if let Command::ChangeSources(changesources::Command::Await {
+                        namespace,
+                        changesource,
+                        lease,
+                    }) = &request.command
+                    {
+                        self.places.push((namespace.clone(), *changesource, *lease));
+                    }
                 }
                 Ok(Reply::Creators(
                     creators::Reply::Creating { token, .. }
@@ -303,6 +318,9 @@ impl Generator {
                 let active = self.random.one_in(2);
                 masters::Command::SetState { namespace, master: self.id(), active }
             }
+            2 | 3 if self.random.one_in(4) => {
+                masters::Command::KeepWithinGrace { namespace, lease: self.lease() }
+            }
             2 | 3 => masters::Command::KeepAlive { namespace, lease: self.lease() },
             4 => masters::Command::CloseLease { namespace, lease: self.lease() },
             5 => masters::Command::OpenLease {
@@ -345,7 +363,10 @@ impl Generator {
             }
             4 | 5 => changesources::Command::Await { namespace, changesource, lease: self.lease() },
             6 => {
-                let lease = self.lease();
+                let stray = (namespace, changesource, self.lease());
+                let late = self.places.len().saturating_sub(3);
+                let place = self.random.pick(&self.places[late..]).cloned();
+                let (namespace, changesource, lease) = place.unwrap_or(stray);
                 changesources::Command::StopAwaiting { namespace, changesource, lease }
             }
             7 | 8 => {

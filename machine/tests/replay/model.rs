@@ -78,7 +78,7 @@ impl Model {
         self.check_creators(state);
     }
 
-    /// M3, M6: a renewal counts the ttl from then; shrinking a lease leaves it its grace and never more than it had,
+    /// M3, M6: a renewal counts the ttl, or the grace, from then; shrinking a lease leaves it its grace and never more than it had,
     /// and only by the number of its last renewal.
     fn check_lease(&mut self, request: &Request, response: &Response, clock_ms: u64) {
         use masters::Command as Ask;
@@ -94,6 +94,12 @@ impl Model {
                 let lease = self.leases.get_mut(lease).expect("it was opened");
                 assert!(clock_ms < lease.deadline_ms, "a renewal revived a lease");
                 assert_eq!((lease.ttl_ms, lease.renewal + 1), (*ttl_ms, *renewal));
+                (lease.renewal, lease.deadline_ms) = (*renewal, clock_ms + ttl_ms);
+            }
+            (Ask::KeepWithinGrace { lease, .. }, masters::Reply::Renewed { ttl_ms, renewal }) => {
+                let lease = self.leases.get_mut(lease).expect("it was opened");
+                assert!(clock_ms < lease.deadline_ms && lease.grace_ms > 0);
+                assert_eq!((lease.grace_ms, lease.renewal + 1), (*ttl_ms, *renewal));
                 (lease.renewal, lease.deadline_ms) = (*renewal, clock_ms + ttl_ms);
             }
             (Ask::ShrinkLease { lease, renewal, .. }, masters::Reply::Shrunk { remaining_ms }) => {

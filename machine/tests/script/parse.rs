@@ -89,9 +89,8 @@ pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> 
         "object" | "set" | "create" | "delete" => Command::State(object_state(name, args)?),
         "import" => Command::Import(import::Command { namespace, rows: rows(args)? }),
         "ask" | "keep_creating" | "abandon" => Command::Creators(creation(name, args)?),
-        "master" | "set_active" | "lease" | "keep_alive" | "close_lease" | "shrink" => {
-            Command::Masters(master(name, args)?)
-        }
+        "master" | "set_active" | "lease" | "keep_alive" | "keep_within_grace" | "close_lease"
+        | "shrink" => Command::Masters(master(name, args)?),
         "source" => Command::ChangeSources(changesources::Command::FindId {
             namespace,
             name: args.text(0)?,
@@ -145,6 +144,9 @@ fn master(name: &str, args: &Args) -> Result<masters::Command> {
             grace_ms: args.number("grace")?.unwrap_or(0),
         },
         "keep_alive" => masters::Command::KeepAlive { namespace, lease: args.parse(0)? },
+        "keep_within_grace" => {
+            masters::Command::KeepWithinGrace { namespace, lease: args.parse(0)? }
+        }
         "close_lease" => masters::Command::CloseLease { namespace, lease: args.parse(0)? },
         "shrink" => {
             let (lease, renewal) = (args.parse(0)?, args.parse(1)?);

@@ -146,9 +146,10 @@ impl Service for Calls {
         request: Request<v1::KeepAliveRequest>,
     ) -> Result<Response<v1::KeepAliveResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let command = Any::Masters(Command::KeepAlive {
-            namespace: namespace(request.namespace),
-            lease: request.lease_id,
+        let (namespace, lease) = (namespace(request.namespace), request.lease_id);
+        let command = Any::Masters(match request.within_grace {
+            false => Command::KeepAlive { namespace, lease },
+            true => Command::KeepWithinGrace { namespace, lease },
         });
         let Answered { reply, header } = self.write(&metadata, request.context, command).await?;
         let Reply::Masters(masters::Reply::Renewed { ttl_ms, renewal }) = reply else {

@@ -26,7 +26,10 @@ pub(super) fn check(history: &History) -> Vec<String> {
     }
     let mut broken = Vec::new();
     for (call, reply, revision) in history.replies() {
-        if let Command::Masters(masters::Command::KeepAlive { lease, .. }) = &call.command
+        if let Command::Masters(
+            masters::Command::KeepAlive { lease, .. }
+            | masters::Command::KeepWithinGrace { lease, .. },
+        ) = &call.command
             && matches!(reply, Reply::Masters(masters::Reply::Renewed { .. }))
             && over.get(lease).is_some_and(|over| *over <= revision)
         {
@@ -51,7 +54,10 @@ fn as_told(history: &History) -> Vec<String> {
     }
     let mut broken = Vec::new();
     for (call, reply, _) in history.replies() {
-        if let Command::Masters(masters::Command::KeepAlive { lease, .. }) = &call.command
+        if let Command::Masters(
+            masters::Command::KeepAlive { lease, .. }
+            | masters::Command::KeepWithinGrace { lease, .. },
+        ) = &call.command
             && matches!(reply, Reply::Masters(masters::Reply::Renewed { .. }))
             && lost.get(lease).is_some_and(|lost| *lost < call.began)
         {

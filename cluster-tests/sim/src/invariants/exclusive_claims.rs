@@ -81,9 +81,11 @@ fn renewals(history: &History) -> BTreeMap<u64, Vec<Renewal>> {
         };
         let (lease, ttl_ms) = match (command, reply) {
             (_, masters::Reply::Lease { lease, ttl_ms, .. }) => (*lease, *ttl_ms),
-            (masters::Command::KeepAlive { lease, .. }, masters::Reply::Renewed { ttl_ms, .. }) => {
-                (*lease, *ttl_ms)
-            }
+            (
+                masters::Command::KeepAlive { lease, .. }
+                | masters::Command::KeepWithinGrace { lease, .. },
+                masters::Reply::Renewed { ttl_ms, .. },
+            ) => (*lease, *ttl_ms),
             _ => continue,
         };
         let ttl = Duration::from_millis(ttl_ms);

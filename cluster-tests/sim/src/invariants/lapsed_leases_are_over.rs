@@ -21,9 +21,11 @@ pub(super) fn check(history: &History) -> Vec<String> {
             continue;
         };
         let (lease, ttl_ms) = match (command, reply) {
-            (masters::Command::KeepAlive { lease, .. }, masters::Reply::Renewed { ttl_ms, .. }) => {
-                (*lease, *ttl_ms)
-            }
+            (
+                masters::Command::KeepAlive { lease, .. }
+                | masters::Command::KeepWithinGrace { lease, .. },
+                masters::Reply::Renewed { ttl_ms, .. },
+            ) => (*lease, *ttl_ms),
             (_, masters::Reply::Lease { lease, ttl_ms, .. }) => (*lease, *ttl_ms),
             _ => continue,
         };
