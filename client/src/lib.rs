@@ -31,8 +31,8 @@
 //! inverse of the node's map to gRPC statuses · `lease`, `life`, `attach` and `instance` the life of a lease ·
 //! `watch` streams of changes that go on at another node ·
 //! `transfer` rows from cluster to cluster · `exclusive` creating by a callback that runs in one place at a time ·
-//! `state`, `masters`, `change_sources`, `cluster` one facade for each service · `rpc` the wire
-//! calls as types.
+//! `state`, `masters`, `change_sources`, `cluster` one facade for each service · [`stm`] variables ·
+//! `rpc` the wire calls as types.
 //!
 //! It leaves out: encoding of values (the cluster keeps bytes), and TLS.
 
@@ -55,6 +55,7 @@ mod pool;
 mod rpc;
 mod session;
 mod state;
+pub mod stm;
 mod transfer;
 mod watch;
 
