@@ -32,7 +32,7 @@
 //! `watch` streams of changes that go on at another node ·
 //! `transfer` rows from cluster to cluster · `exclusive` creating by a callback that runs in one place at a time ·
 //! `state`, `masters`, `change_sources`, `cluster` one facade for each service · [`stm`] variables ·
-//! `rpc` the wire calls as types.
+//! [`persistence`] stores of objects · `rpc` the wire calls as types.
 //!
 //! It leaves out: encoding of values (the cluster keeps bytes), and TLS.
 
@@ -51,6 +51,7 @@ mod instance;
 mod lease;
 mod life;
 mod masters;
+pub mod persistence;
 mod pool;
 mod rpc;
 mod session;

@@ -4,4 +4,5 @@ mod failover;
 mod fake;
 mod leases;
 mod outcomes;
+mod persistence;
 mod sessions;
