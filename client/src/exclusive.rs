@@ -376,7 +376,8 @@ impl Caller {
                 | Event::StateDeleted { .. }
                 | Event::ObjectCreated { .. }
                 | Event::Master { .. }
-                | Event::ChangeSource { .. } => {}
+                | Event::ChangeSource { .. }
+                | Event::StoredObject { .. } => {}
             }
         }
     }

@@ -58,6 +58,8 @@ pub enum WatchFilter {
     Master(Option<i64>),
     /// A change source, or all of them.
     ChangeSource(Option<i64>),
+    /// A stored object, or all of them.
+    StoredObject(Option<u64>),
 }
 
 /// A change, and the revision that made it.
@@ -129,6 +131,15 @@ pub enum Event {
         owner: Option<(i64, u64)>,
         /// The group it is in.
         group: Option<String>,
+    },
+    /// A stored object is, from this revision on:
+    StoredObject {
+        /// Its id.
+        id: u64,
+        /// Its class; empty if it was removed.
+        class_name: String,
+        /// The revision that made it visible, which may be one shortly before; none if it was removed.
+        mod_revision: Option<u64>,
     },
 }
 
@@ -383,6 +394,9 @@ fn filter(filter: &WatchFilter) -> proto::WatchFilter {
         WatchFilter::ChangeSource(id) => {
             What::Changesources(proto::ChangeSourceFilter { changesource_id: id.unwrap_or(0) })
         }
+        WatchFilter::StoredObject(id) => {
+            What::StoredObjects(proto::StoredObjectFilter { object_id: id.unwrap_or(0) })
+        }
     };
     proto::WatchFilter { what: Some(what) }
 }
@@ -413,6 +427,11 @@ fn change(event: proto::WatchEvent) -> Option<Change> {
                 source;
             let owner = (token != 0).then_some((master_id, token));
             Event::ChangeSource { id, name, owner, group: Some(group).filter(|g| !g.is_empty()) }
+        }
+        Wire::StoredObjectChanged(object) => {
+            let proto::StoredObjectChanged { object_id: id, class_name, mod_revision } = object;
+            let mod_revision = (mod_revision != 0).then_some(mod_revision);
+            Event::StoredObject { id, class_name, mod_revision }
         }
     };
     Some(Change { revision, event })

@@ -104,7 +104,7 @@ impl State {
             Command::Creators(command) => {
                 creators::known(self.view(), command)?.map(Reply::Creators)
             }
-            Command::Import(_) => None,
+            Command::Import(_) | Command::Objects(_) => None,
         })
     }
 }
@@ -115,6 +115,6 @@ fn is_final(reply: &Reply) -> bool {
         Reply::State(reply) => matches!(reply, state::Reply::ObjectId(_)),
         Reply::Masters(reply) => matches!(reply, masters::Reply::Id(_)),
         Reply::ChangeSources(reply) => matches!(reply, changesources::Reply::Id(_)),
-        Reply::Session(_) | Reply::Creators(_) | Reply::Import(_) => false,
+        Reply::Session(_) | Reply::Creators(_) | Reply::Import(_) | Reply::Objects(_) => false,
     }
 }

@@ -253,7 +253,7 @@ impl<A: DecodeKey, B: DecodeKey, C: DecodeKey, D: DecodeKey> DecodeKey for (A, B
 }
 
 /// Takes `N` bytes off the front of `input`.
-fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], CodecError> {
+pub(crate) fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], CodecError> {
     let (bytes, rest) = input.split_first_chunk().ok_or(CodecError::MalformedKey)?;
     *input = rest;
     Ok(*bytes)

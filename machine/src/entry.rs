@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::encoding::{self, CodecError};
 use crate::limits::{DECODE_BYTES_MAX, OUTCOME_BYTES_MAX};
 use crate::table::Value;
-use crate::{Refusal, changesources, creators, import, masters, sessions, state};
+use crate::{Refusal, changesources, creators, import, masters, objects, sessions, state};
 
 const ENTRY_VERSION: u8 = 1;
 const REQUEST_VERSION: u8 = 1;
@@ -42,8 +42,8 @@ impl Entry {
 /// One write, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// What makes the write exactly-once. None for session commands and for what nodes make; anything else is
-    /// refused without.
+    /// What makes the write exactly-once. None for session commands, for what nodes make and for staging; anything
+    /// else is refused without.
     pub origin: Option<Origin>,
     /// What to do.
     pub command: Command,
@@ -79,6 +79,8 @@ pub enum Command {
     Creators(creators::Command),
     /// Rows from elsewhere.
     Import(import::Command),
+    /// Stored objects.
+    Objects(objects::Command),
 }
 
 /// What was done, by connector.
@@ -96,6 +98,8 @@ pub enum Reply {
     Creators(creators::Reply),
     /// Rows from elsewhere.
     Import(import::Reply),
+    /// Stored objects.
+    Objects(objects::Reply),
 }
 
 /// The answer to one request.
@@ -123,11 +127,13 @@ impl Request {
         match &self.command {
             Command::Session(command) => return command.validate(),
             Command::Masters(command) if command.is_of_nodes() => return command.validate(),
+            Command::Objects(command) if command.is_of_nodes() => return command.validate(),
             Command::State(command) => command.validate()?,
             Command::Masters(command) => command.validate()?,
             Command::ChangeSources(command) => command.validate()?,
             Command::Creators(command) => command.validate()?,
             Command::Import(command) => command.validate()?,
+            Command::Objects(command) => command.validate()?,
         }
         self.origin.map(|_| ()).ok_or(Refusal::SessionRequired)
     }
@@ -141,7 +147,8 @@ impl Request {
             Command::Session(_)
             | Command::Masters(_)
             | Command::ChangeSources(_)
-            | Command::Import(_) => None,
+            | Command::Import(_)
+            | Command::Objects(_) => None,
         }
     }
 
@@ -157,6 +164,7 @@ impl Request {
                 Command::ChangeSources(command) => command.text_bytes(),
                 Command::Creators(command) => command.text_bytes(),
                 Command::Import(command) => command.text_bytes(),
+                Command::Objects(command) => command.text_bytes(),
             }
     }
 }
@@ -243,12 +251,41 @@ mod tests {
             request(Command::Session(sessions::Command::Open { idle_ms: big.1 })),
             request(Command::Creators(ask)),
             request(Command::Import(import::Command { namespace: text.to_owned(), rows })),
+            request(Command::Objects(save(text))),
+            request(Command::Objects(stage(text))),
+            request(Command::Objects(objects::Command::StageChunk {
+                namespace: text.to_owned(),
+                upload: big.1,
+                bytes: text.as_bytes().into(),
+            })),
+            request(Command::Objects(objects::Command::Remove {
+                namespace: text.to_owned(),
+                ids: vec![big.1; 100],
+            })),
         ]
+    }
+
+    fn record(text: &str) -> objects::Record {
+        let metadata = (0..9).map(|nth| (format!("{text}{nth}"), text.to_owned())).collect();
+        objects::Record { id: u64::MAX, class_name: text.to_owned(), metadata }
+    }
+
+    fn save(text: &str) -> objects::Command {
+        let small = objects::Small { record: record(text), body: text.as_bytes().into() };
+        objects::Command::Save { namespace: text.to_owned(), objects: vec![small; 5] }
+    }
+
+    fn stage(text: &str) -> objects::Command {
+        let inline = objects::Body::Inline(text.as_bytes().into());
+        let chunks = objects::Body::Chunks(vec![crate::Hash([255; 32]); 9]);
+        let staged = |body| objects::Staged { record: record(text), body };
+        let objects = [inline, chunks].map(staged).into();
+        objects::Command::StageObjects { namespace: text.to_owned(), upload: u64::MAX, objects }
     }
 
     #[test]
     fn requests_read_back_and_fit_their_hint() {
-        for request in all("name").into_iter().chain(all(&"n".repeat(70_000))) {
+        for request in all("name").into_iter().chain(all(&"n".repeat(70_000))).chain(all("")) {
             let bytes = request.encode().expect("it is below the limit");
             assert!(bytes.len() <= request.encoded_len_hint(), "{request:?}");
             assert_eq!(Request::decode(&bytes), Ok(request));

@@ -15,7 +15,7 @@
 
 use crate::fault::Fault;
 use crate::machine::Change;
-use crate::{changesources, creators, masters, state};
+use crate::{changesources, creators, masters, objects, state};
 
 /// What a change is, for those who watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Event {
     Master(masters::Event),
     /// A change source.
     ChangeSource(changesources::Event),
+    /// A stored object.
+    StoredObject(objects::Event),
 }
 
 impl Event {
@@ -35,6 +37,7 @@ impl Event {
             Event::State(event) => event.namespace(),
             Event::Master(event) => &event.namespace,
             Event::ChangeSource(event) => &event.namespace,
+            Event::StoredObject(event) => event.namespace(),
         }
     }
 }
@@ -46,6 +49,7 @@ impl Change {
             || creators::is_event(&self.key)
             || masters::is_event(&self.key)
             || changesources::is_event(&self.key)
+            || objects::is_event(&self.key)
     }
 
     /// The event that it is; None for bookkeeping.
@@ -58,6 +62,7 @@ impl Change {
             .or_else(|| {
                 changesources::event(key, value).map(|event| event.map(Event::ChangeSource))
             })
+            .or_else(|| objects::event(key, value).map(|event| event.map(Event::StoredObject)))
             .transpose()
     }
 }

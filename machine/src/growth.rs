@@ -2,7 +2,7 @@
 //!
 //! # Model
 //!
-//! Growth is what clients store: objects, values, and the names of masters and change sources. Everything
+//! Growth is what clients store: objects, values, bodies, and the names of masters and change sources. Everything
 //! else goes on when there is no room left: removing, giving back, and whatever keeps sessions, leases and
 //! claims alive. Those rows have bounds of their own ([`limits`](crate::limits)), so they fit into a reserve.
 //!
@@ -10,11 +10,12 @@
 //!
 //! - The growth of a request that is applied next is never less than what the rows that clients store take
 //!   more after it, but for the few bytes by which numbers beside a replaced value get longer; it is 0 for a
-//!   value that is replaced by one that is not longer.
+//!   value that is replaced by one that is not longer. An object that replaces another is counted in full: its
+//!   body is there before the other one goes.
 //! - Apply never asks: a quota is no part of the replicated function.
 
 use crate::fault::Fault;
-use crate::{Command, Request, State, changesources, creators, import, masters, state};
+use crate::{Command, Request, State, changesources, creators, import, masters, objects, state};
 
 /// What a row takes beside its names and its value, in bytes at most: prefix, version, numbers, lengths.
 const ROW_EXTRA_BYTES: usize = 64;
@@ -40,6 +41,7 @@ impl State {
             Command::ChangeSources(command) => Ok(changesources::growth(self.view(), command)),
             Command::Creators(command) => Ok(creators::growth(self.view(), command)),
             Command::Import(command) => Ok(import::growth(command)),
+            Command::Objects(command) => Ok(objects::growth(command)),
         }
     }
 }
@@ -172,6 +174,57 @@ mod tests {
             let grown = state.bytes() - before;
             assert!(grown > 100 && growth >= grown, "{grown} bytes, {growth} expected");
         }
+    }
+
+    // G9
+    #[test]
+    fn objects_and_what_is_staged_grow_by_their_bodies_and_rows() {
+        use objects::{Body, Record, Small, Staged};
+        let mut state = full();
+        let (mut index, mut seq) = (0, 4);
+        let mut apply = |state: &mut State, command: objects::Command| {
+            (index, seq) = (index + 1, seq + 1);
+            let origin = Origin { session: 1, seq, first_incomplete: seq, resent: false };
+            let command = Command::Objects(command);
+            let request = Request { origin: Some(origin), command };
+            let (growth, before) = (state.growth(&request), state.bytes());
+            let entry = Entry { clock_ms: 1, wall_ms: 1, requests: vec![request] };
+            let at = LogPosition { term: 1, index };
+            let applied = state.apply(at, Payload::Batch(&entry)).expect("it is in order");
+            assert!(applied.responses[0].outcome.is_ok(), "{:?}", applied.responses);
+            (state.bytes().saturating_sub(before), growth)
+        };
+        let namespace = || NAMESPACE.to_owned();
+        apply(&mut state, objects::Command::LeaseIds { namespace: namespace(), count: 4 });
+        let record = |id: u64| {
+            let metadata = (0..64).map(|nth| (format!("{nth}"), "v".to_owned())).collect();
+            let id = crate::limits::OBJECT_ID_FIRST + id;
+            Record { id, class_name: "c".to_owned(), metadata }
+        };
+        let small = Small { record: record(0), body: vec![7; 600_000].into() };
+        let chunk = crate::Bytes::from(vec![8; 300_000]);
+        let objects = vec![
+            Staged { record: record(1), body: Body::Inline(vec![9; 1000].into()) },
+            Staged { record: record(2), body: Body::Chunks(vec![crate::Hash::of(&chunk)]) },
+        ];
+        let upload = state.header().revision + 2;
+        let commands = [
+            objects::Command::Save { namespace: namespace(), objects: vec![small] },
+            objects::Command::OpenUpload { namespace: namespace(), idle_ms: 60_000 },
+            objects::Command::StageChunk { namespace: namespace(), upload, bytes: chunk },
+            objects::Command::StageObjects { namespace: namespace(), upload, objects },
+        ];
+        for command in commands {
+            let (grown, growth) = apply(&mut state, command.clone());
+            assert!(grown > 30 && growth >= grown, "{grown} bytes, {growth} expected: {command:?}");
+        }
+        let commit = objects::Command::CommitUpload { namespace: namespace(), upload, objects: 2 };
+        assert_eq!(apply(&mut state, commit).1, 0);
+        let ids = vec![record(0).id];
+        assert_eq!(
+            apply(&mut state, objects::Command::Remove { namespace: namespace(), ids }).1,
+            0
+        );
     }
 
     // G9

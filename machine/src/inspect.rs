@@ -6,7 +6,8 @@ use crate::digest::Digest;
 use crate::fault::{Fault, spell_key};
 use crate::header::{self, Header};
 use crate::{
-    State, changesources, creators, groups, leases, masters, queues, sessions, state, table,
+    State, changesources, chunks, creators, groups, leases, masters, objects, queues, sessions,
+    state, table,
 };
 
 /// Spells a row, or without a value its removal, for people. The form is not fixed.
@@ -27,6 +28,7 @@ pub fn describe(key: &[u8], value: Option<&[u8]>) -> Result<String, Fault> {
         .or_else(|| changesources::describe(key, value))
         .or_else(|| queues::describe(key, value))
         .or_else(|| groups::describe(key, value))
+        .or_else(|| objects::describe(key, value))
         .unwrap_or_else(|| Ok(format!("row {} of no known table", spell_key(key))))
 }
 
@@ -41,16 +43,17 @@ impl State {
         for (key, value) in self.rows() {
             describe(key, Some(value))?;
             digest.add(key, value);
-            bytes += (key.len() + value.len()) as u64;
+            bytes += (key.len() + value.len()) as u64 + chunks::body_bytes(key, value)?;
         }
         if digest != self.header().digest || bytes != self.bytes() {
-            broken.push(format!("{bytes} bytes of rows with digest {digest}"));
+            broken.push(format!("{bytes} bytes of rows and bodies with digest {digest}"));
         }
         sessions::audit(view, &mut broken)?;
         state::audit(view, revision, &mut broken)?;
         creators::audit(view, revision, &mut broken)?;
         masters::audit(view, revision, &mut broken)?;
         changesources::audit(view, revision, &mut broken)?;
+        objects::audit(view, revision, &mut broken)?;
         Ok(broken)
     }
 }

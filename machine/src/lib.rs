@@ -8,13 +8,14 @@
 //!
 //! A request comes with the session it was made in, so that a retry finds the outcome of the first try
 //! ([`sessions`]). What a request does belongs to its connector: [`state`] (object state) with [`creators`]
-//! (who may create a value), [`masters`] (masters and their leases) and [`changesources`] (who owns a change
-//! source).
+//! (who may create a value), [`masters`] (masters and their leases), [`changesources`] (who owns a change
+//! source) and [`objects`] (stored objects).
 //!
 //! # Invariants
 //!
 //! - Apply reads nothing but the state and the entry: no clock, randomness, IO, floats, hash-map order.
 //! - Folding all changes over an empty map gives all rows; with the header row they give back the state.
+//!   Bodies of stored objects are in no row; folding what goes out of them gives those that rows name.
 //! - A request is carried out whole or not at all; a [`Refusal`] changes no row but its session's.
 //! - The revision rises by one with each request, and each ended lease, that changed rows.
 //! - Time is [`Header::clock_ms`], the cluster clock, which only entries advance. A lease whose deadline it
@@ -34,7 +35,7 @@
 //! | `admit.rs`, `growth.rs` | what the leader can decide before it proposes; how much a request adds |
 //! | `table.rs`, `encoding.rs` | typed tables over the map; ordered keys, versioned values |
 //! | `sessions.rs` | exactly-once |
-//! | `state.rs`, `masters.rs`, `changesources.rs` | one connector each |
+//! | `state.rs`, `masters.rs`, `changesources.rs`, `objects.rs` | one connector each |
 //! | `creators.rs` | who may create a value, and who waits for that |
 //! | `import.rs` | taking in rows from elsewhere |
 //! | `events.rs` | what changes mean to those who watch |
@@ -42,13 +43,16 @@
 //! | `claims.rs` | the rows of change sources: what gives and takes claims |
 //! | `queues.rs` | who waits for which change source |
 //! | `groups.rs` | which change sources are owned together |
+//! | `stored.rs` | the rows of stored objects: which are seen |
+//! | `uploads.rs` | what is staged, committed and settles |
+//! | `chunks.rs` | bodies by hash, and who names them |
 //! | `inspect.rs` | rows for people, and whether they agree |
 //! | `digest.rs`, `level.rs`, `limits.rs` | agreement, upgrades, bounds |
 //!
 //! # What it leaves out
 //!
 //! The API's protocol buffers, the log, the disk, who watches and quotas: they are the node's. STM variables
-//! and stored objects have no commands yet.
+//! have no commands yet.
 
 #![forbid(unsafe_code)]
 // Floats round differently; clippy.toml bans the rest of what apply may not depend on.
@@ -56,6 +60,7 @@
 
 mod admit;
 pub mod changesources;
+mod chunks;
 mod claims;
 pub mod creators;
 pub mod digest;
@@ -73,15 +78,19 @@ pub mod level;
 pub mod limits;
 mod machine;
 pub mod masters;
+pub mod objects;
 #[cfg(feature = "plant")]
 pub mod plant;
 mod queues;
 mod refusal;
 pub mod sessions;
 pub mod state;
+mod stored;
 mod table;
+mod uploads;
 
 pub use admit::Admission;
+pub use chunks::{BodyChange, Hash};
 pub use encoding::CodecError;
 pub use entry::{Command, Entry, Origin, Reply, Request, Response};
 pub use events::Event;

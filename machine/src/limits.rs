@@ -50,6 +50,40 @@ pub const CREATORS_PER_ITEM_MAX: u64 = 1000;
 /// at its head are over together.
 pub const CREATORS_EXPIRED_PER_ENTRY_MAX: u64 = 256;
 
+/// First id of stored objects (10^15): all have 16 digits, so that the order of their texts is that of the numbers.
+pub const OBJECT_ID_FIRST: u64 = 1_000_000_000_000_000;
+/// Last id of stored objects: the last with 16 digits.
+pub const OBJECT_ID_LAST: u64 = 9_999_999_999_999_999;
+/// Most ids in one block: what a client that saves a thousand objects a second uses in a minute.
+pub const OBJECT_IDS_PER_LEASE_MAX: u64 = 65_536;
+/// Most objects in one save, one message of an upload or one removal: bounds what one apply can take.
+pub const OBJECTS_PER_REQUEST_MAX: u64 = 1024;
+/// Most bytes of bodies, classes and metadata in one save or one message of an upload (1 MiB), as in a batch.
+pub const OBJECTS_BYTES_MAX: u64 = 1 << 20;
+/// Most metadata of one object: each listing looks at all of it.
+pub const METADATA_ENTRIES_MAX: u64 = 64;
+/// Most bytes of names and values of one object's metadata (8 KiB), which is kept in memory.
+pub const METADATA_BYTES_MAX: u64 = 8 << 10;
+/// Longest chunk of a body, in bytes (512 KiB): a few of them on their way are little beside a node's memory,
+/// and one entry with one does not delay the others behind it.
+pub const CHUNK_BYTES_MAX: usize = 512 << 10;
+/// Most chunks of one object: twice as many as the largest has, if they are full.
+pub const CHUNKS_PER_OBJECT_MAX: u64 = 256;
+/// Longest body of an object, in bytes (64 MiB).
+pub const OBJECT_BYTES_MAX: u64 = 64 << 20;
+/// Most uploads at a time, those included that are over and have left something behind: reading one object may
+/// look at a row of each.
+pub const UPLOADS_MAX: u64 = 1024;
+/// How long an upload lives after something was staged if its client does not say, in milliseconds (10 min).
+pub const UPLOAD_IDLE_MS_DEFAULT: u64 = 600_000;
+/// Shortest such time, in milliseconds: a client that looks for another node must not lose its upload.
+pub const UPLOAD_IDLE_MS_MIN: u64 = 10_000;
+/// Longest such time, in milliseconds (24 h): what a client that is gone has staged must not stay for ever.
+pub const UPLOAD_IDLE_MS_MAX: u64 = 86_400_000;
+/// How many rows that uploads have left behind one entry settles or clears away, about: it ends with the object
+/// that reaches it.
+pub const LEFT_ROWS_PER_ENTRY_MAX: u64 = 2048;
+
 /// How long a session lives without use if its client does not say, in milliseconds (10 min).
 pub const SESSION_IDLE_MS_DEFAULT: u64 = 600_000;
 /// Shortest idle time of a session, in milliseconds: a call's deadline is at most half of it.

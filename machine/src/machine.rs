@@ -5,9 +5,11 @@
 //! The entry must be the one that comes next. Blank and membership entries move only the header. An entry
 //! with commands first moves the clock, then ends leases that are due (at most
 //! [`LEASES_ENDED_PER_ENTRY_MAX`], each with all its claims), then rights to create (about
-//! [`CREATORS_EXPIRED_PER_ENTRY_MAX`]), then clears away expired sessions, then runs its requests in order. A request that comes upon a lease which is due, but was beyond the bound, has it
-//! ended first. After whatever ends a claim, freed change sources go to those who wait for them, again up to a
-//! bound. Each grant, each ended lease and each request is a step of its own: it is kept whole or not at all,
+//! [`CREATORS_EXPIRED_PER_ENTRY_MAX`]), then clears away expired sessions and what uploads have left behind
+//! (about [`LEFT_ROWS_PER_ENTRY_MAX`]), then runs its requests in order. A request that comes upon a lease which
+//! is due, but was beyond the bound, has it ended first, and one that comes upon committed objects has them
+//! settled. After whatever ends a claim, freed change sources go to those who wait for them, again up to a
+//! bound. Each grant, each ended lease, what an entry settles of each upload, and each request is a step of its own: it is kept whole or not at all,
 //! and it raises the revision by one if it changed rows. The bookkeeping of sessions does not.
 //!
 //! # Invariants
@@ -19,14 +21,15 @@ use crate::fault::Fault;
 use crate::header::{self, Header, LogPosition};
 use crate::limits::{
     CREATORS_EXPIRED_PER_ENTRY_MAX, GRANTS_PER_ENTRY_MAX, LEASES_ENDED_PER_ENTRY_MAX,
+    LEFT_ROWS_PER_ENTRY_MAX,
 };
 #[cfg(feature = "plant")]
 use crate::plant::{self, Plant};
 use crate::sessions::Standing;
 use crate::table::{Rows, Touched, Txn, View};
 use crate::{
-    Bytes, Command, Entry, Origin, Refusal, Reply, Request, Response, changesources, claims,
-    creators, import, leases, masters, queues, sessions, state,
+    BodyChange, Bytes, Command, Entry, Origin, Refusal, Reply, Request, Response, changesources,
+    chunks, claims, creators, import, leases, masters, objects, queues, sessions, state, uploads,
 };
 
 /// What an entry carries.
@@ -58,15 +61,24 @@ pub struct Applied {
     pub responses: Vec<Response>,
     /// All changed rows in the order in which they changed; a row can come more than once.
     pub changes: Vec<Change>,
+    /// The bodies that came and went with these changes, in the order in which they did. To be kept and
+    /// forgotten together with them.
+    pub bodies: Vec<BodyChange>,
 }
 
 /// The replicated state. A clone is a snapshot: it costs nothing and shares all rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     rows: Rows,
-    /// The keys and values of all rows, in bytes.
+    /// The keys and values of all rows, and the bodies that they name, in bytes.
     bytes: u64,
     header: Header,
+}
+
+/// What the steps of an entry have changed so far.
+struct Made<'a> {
+    changes: &'a mut Vec<Change>,
+    bodies: &'a mut Vec<BodyChange>,
 }
 
 /// Why a step was not carried out. `?` on either kind ends the step.
@@ -126,7 +138,7 @@ impl State {
                     continue;
                 }
                 state.header.digest.add(&key, &value);
-                state.bytes += row_bytes(&key, &value);
+                state.bytes += row_bytes(&key, &value)?;
                 state.rows.insert(key, value);
             }
         }
@@ -166,14 +178,14 @@ impl State {
         self.rows.is_empty()
     }
 
-    /// How many bytes the keys and values of all rows take, without the header's.
+    /// How many bytes the keys and values of all rows take, without the header's, and the bodies that rows name.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// When the next lease, right to create or session may lapse, by the cluster clock; at or before the present clock if
-    /// one has lapsed and is yet to be cleared away, or if a freed change source is yet to be granted. The
-    /// leader proposes a tick when that time comes.
+    /// When the next lease, right to create, session or upload may lapse, by the cluster clock; at or before the
+    /// present clock if one has lapsed and is yet to be cleared away, if a freed change source is yet to be
+    /// granted, or if a committed upload is yet to settle. The leader proposes a tick when that time comes.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         // A row that cannot be read is due at once: the tick's apply meets it, and faults.
         if !matches!(queues::first_freed(self.view()), Ok(None)) {
@@ -183,7 +195,8 @@ impl State {
         let creator = creators::first_deadline(self.view()).unwrap_or(Some((0, 0)));
         let session = sessions::first_check_ms(self.view()).unwrap_or(Some(0));
         let deadlines = lease.into_iter().chain(creator).map(|(deadline_ms, _)| deadline_ms);
-        deadlines.chain(session).min()
+        let upload = uploads::first_deadline(self.view()).unwrap_or(Some(0));
+        deadlines.chain(session).chain(upload).min()
     }
 
     /// Whether there is a lease, or somebody has the right to create, so that a leader has to keep the
@@ -221,10 +234,10 @@ impl State {
         self.header.clock_ms = self.header.clock_ms.max(entry.clock_ms);
         #[cfg(feature = "plant")]
         plant::begin_entry(self.header.revision);
-        let changes = &mut applied.changes;
+        let made = &mut Made { changes: &mut applied.changes, bodies: &mut applied.bodies };
         for _ in 0..LEASES_ENDED_PER_ENTRY_MAX {
             let Some(lease) = masters::first_lapsed(self.view())? else { break };
-            self.unrefused_step(entry.wall_ms, Kind::Write, changes, |txn| {
+            self.unrefused_step(entry.wall_ms, Kind::Write, made, |txn| {
                 masters::expire(txn, lease)
             })?;
         }
@@ -232,18 +245,26 @@ impl State {
         while expired < CREATORS_EXPIRED_PER_ENTRY_MAX
             && let Some(first) = creators::first_lapsed(self.view())?
         {
-            self.unrefused_step(entry.wall_ms, Kind::Write, changes, |txn| {
+            self.unrefused_step(entry.wall_ms, Kind::Write, made, |txn| {
                 expired += creators::expire(txn, first)?;
                 Ok(())
             })?;
         }
-        self.unrefused_step(entry.wall_ms, Kind::Bookkeeping, changes, sessions::expire)?;
+        self.unrefused_step(entry.wall_ms, Kind::Bookkeeping, made, sessions::expire)?;
+        let mut left = LEFT_ROWS_PER_ENTRY_MAX;
+        while left > 0
+            && let Some(upload) = uploads::first_over(self.view())?
+        {
+            self.unrefused_step(entry.wall_ms, Kind::Write, made, |txn| {
+                uploads::clear(txn, upload, &mut left)
+            })?;
+        }
         let mut grants = GRANTS_PER_ENTRY_MAX;
-        self.serve_freed(entry.wall_ms, &mut grants, changes)?;
+        self.serve_freed(entry.wall_ms, &mut grants, made)?;
         for request in &entry.requests {
-            let response = self.apply_request(entry.wall_ms, request, changes)?;
+            let response = self.apply_request(entry.wall_ms, request, made)?;
             applied.responses.push(response);
-            self.serve_freed(entry.wall_ms, &mut grants, changes)?;
+            self.serve_freed(entry.wall_ms, &mut grants, made)?;
         }
         Ok(())
     }
@@ -253,14 +274,14 @@ impl State {
         &mut self,
         wall_ms: u64,
         at_most: &mut usize,
-        changes: &mut Vec<Change>,
+        made: &mut Made<'_>,
     ) -> Result<(), Fault> {
         while *at_most > 0
             && let Some((namespace, changesource)) = queues::first_freed(self.view())?
         {
             let granted = claims::group_size(self.view(), &namespace, changesource)?;
             *at_most = at_most.saturating_sub(granted);
-            self.unrefused_step(wall_ms, Kind::Write, changes, |txn| {
+            self.unrefused_step(wall_ms, Kind::Write, made, |txn| {
                 changesources::serve(txn, &namespace, changesource)
             })?;
         }
@@ -271,13 +292,13 @@ impl State {
         &mut self,
         wall_ms: u64,
         request: &Request,
-        changes: &mut Vec<Change>,
+        made: &mut Made<'_>,
     ) -> Result<Response, Fault> {
         let Some(origin) = &request.origin else {
-            return self.run(wall_ms, 0, request, changes);
+            return self.run(wall_ms, 0, request, made);
         };
         if let Command::Session(_) = request.command {
-            return self.run(wall_ms, 0, request, changes);
+            return self.run(wall_ms, 0, request, made);
         }
         let session = match sessions::live(self.view(), origin.session) {
             Ok(session) => session,
@@ -285,11 +306,11 @@ impl State {
             Err(Stop::Fault(fault)) => return Err(fault),
         };
         let (response, is_new) = match sessions::look_up(self.view(), origin, &session)? {
-            Standing::New => (self.run(wall_ms, origin.session, request, changes)?, true),
+            Standing::New => (self.run(wall_ms, origin.session, request, made)?, true),
             Standing::Known(response) => (response, false),
             Standing::Refused(refusal) => (self.respond(Err(refusal)), false),
         };
-        self.unrefused_step(wall_ms, Kind::Bookkeeping, changes, |txn| {
+        self.unrefused_step(wall_ms, Kind::Bookkeeping, made, |txn| {
             sessions::settle(txn, origin, session, is_new.then_some(&response))
         })?;
         Ok(response)
@@ -301,20 +322,27 @@ impl State {
         wall_ms: u64,
         session: u64,
         request: &Request,
-        changes: &mut Vec<Change>,
+        made: &mut Made<'_>,
     ) -> Result<Response, Fault> {
         if let Err(refusal) = request.validate() {
             return Ok(self.respond(Err(refusal)));
         }
         while let Some(lease) = self.lapsed_in_the_way(&request.command)? {
-            self.unrefused_step(wall_ms, Kind::Write, changes, |txn| masters::expire(txn, lease))?;
+            self.unrefused_step(wall_ms, Kind::Write, made, |txn| masters::expire(txn, lease))?;
         }
         while let Command::ChangeSources(command) = &request.command
             && let Some((namespace, id)) = changesources::freed_in_the_way(self.view(), command)?
         {
-            self.unrefused_step(wall_ms, Kind::Write, changes, |txn| {
+            self.unrefused_step(wall_ms, Kind::Write, made, |txn| {
                 changesources::serve(txn, namespace, id)
             })?;
+        }
+        if let Command::Objects(command) = &request.command {
+            for (upload, ids) in objects::unsettled_in_the_way(self.view(), command)?.values() {
+                self.unrefused_step(wall_ms, Kind::Write, made, |txn| {
+                    uploads::settle(txn, *upload, ids)
+                })?;
+            }
         }
         let kind = match &request.command {
             Command::Session(command) if !command.raises_revision() => Kind::Bookkeeping,
@@ -323,9 +351,10 @@ impl State {
             | Command::Masters(_)
             | Command::ChangeSources(_)
             | Command::Creators(_)
-            | Command::Import(_) => Kind::Write,
+            | Command::Import(_)
+            | Command::Objects(_) => Kind::Write,
         };
-        let outcome = self.step(wall_ms, kind, changes, |txn| match &request.command {
+        let outcome = self.step(wall_ms, kind, made, |txn| match &request.command {
             Command::Session(command) => sessions::apply(txn, command).map(Reply::Session),
             Command::State(command) => state::apply(txn, session, command).map(Reply::State),
             Command::Masters(command) => masters::apply(txn, command).map(Reply::Masters),
@@ -334,6 +363,7 @@ impl State {
             }
             Command::Creators(command) => creators::apply(txn, command).map(Reply::Creators),
             Command::Import(command) => import::apply(txn, session, command).map(Reply::Import),
+            Command::Objects(command) => objects::apply(txn, command).map(Reply::Objects),
         })?;
         Ok(self.respond(outcome))
     }
@@ -345,9 +375,11 @@ impl State {
     fn lapsed_in_the_way(&self, command: &Command) -> Result<Option<u64>, Fault> {
         let view = self.view();
         match command {
-            Command::Session(_) | Command::State(_) | Command::Creators(_) | Command::Import(_) => {
-                Ok(None)
-            }
+            Command::Session(_)
+            | Command::State(_)
+            | Command::Creators(_)
+            | Command::Import(_)
+            | Command::Objects(_) => Ok(None),
             Command::Masters(_) | Command::ChangeSources(_)
                 if masters::first_lapsed(view)?.is_none() =>
             {
@@ -366,11 +398,11 @@ impl State {
         &mut self,
         wall_ms: u64,
         kind: Kind,
-        changes: &mut Vec<Change>,
+        made: &mut Made<'_>,
         run: impl FnOnce(&mut Txn<'_>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         // The closure cannot refuse, so there is no refusal to look at.
-        self.step(wall_ms, kind, changes, |txn| Ok(run(txn)?)).map(|_| ())
+        self.step(wall_ms, kind, made, |txn| Ok(run(txn)?)).map(|_| ())
     }
 
     /// Carries out one step: keeps all it writes, or nothing.
@@ -378,7 +410,7 @@ impl State {
         &mut self,
         wall_ms: u64,
         kind: Kind,
-        changes: &mut Vec<Change>,
+        made: &mut Made<'_>,
         run: impl FnOnce(&mut Txn<'_>) -> Result<T, Stop>,
     ) -> Result<Result<T, Refusal>, Fault> {
         let Header { clock_ms, revision, .. } = self.header;
@@ -391,7 +423,8 @@ impl State {
             }
             Err(Stop::Fault(fault)) => return Err(fault),
         };
-        let mut changed = txn.finish().peekable();
+        let (changed, mut came) = txn.finish();
+        let mut changed = changed.peekable();
         let raises = kind == Kind::Write && changed.peek().is_some();
         #[cfg(feature = "plant")]
         let raises = raises && plant::raises(self.header.revision);
@@ -399,23 +432,29 @@ impl State {
             self.header.revision += 1;
         }
         let revision = self.header.revision;
-        for (key, Touched { before, after }) in changed {
+        for (key, row) in changed {
+            if let Some((hash, comes)) = chunks::comes_or_goes(&key, &row)? {
+                let bytes = if comes { came.remove(&hash) } else { None };
+                made.bodies.push(BodyChange { hash, bytes });
+            }
+            let Touched { before, after } = row;
             if let Some(value) = &before {
                 self.header.digest.remove(&key, value);
-                self.bytes -= row_bytes(&key, value);
+                self.bytes -= row_bytes(&key, value)?;
             }
             if let Some(value) = &after {
                 self.header.digest.add(&key, value);
-                self.bytes += row_bytes(&key, value);
+                self.bytes += row_bytes(&key, value)?;
             }
-            changes.push(Change { revision, key, value: after });
+            made.changes.push(Change { revision, key, value: after });
         }
         Ok(Ok(done))
     }
 }
 
-fn row_bytes(key: &[u8], value: &[u8]) -> u64 {
-    (key.len() + value.len()) as u64
+/// How many bytes a row takes, and the body that is kept beside it.
+fn row_bytes(key: &[u8], value: &[u8]) -> Result<u64, Fault> {
+    Ok((key.len() + value.len()) as u64 + chunks::body_bytes(key, value)?)
 }
 
 #[cfg(test)]

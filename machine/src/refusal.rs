@@ -240,6 +240,60 @@ pub enum Refusal {
         /// What is here.
         found: String,
     },
+    /// An object is to be saved under an id that was never given out.
+    #[error("id {id} was never given out; lease ids first")]
+    UnissuedId {
+        /// The id.
+        id: u64,
+    },
+    /// An object comes twice in one request.
+    #[error("id {id} comes twice; name each object once")]
+    RepeatedId {
+        /// The id.
+        id: u64,
+    },
+    /// An object's body is too large.
+    #[error("object {id} has {actual} bytes, {allowed} are allowed")]
+    ObjectTooLarge {
+        /// The object.
+        id: u64,
+        /// Its size, in bytes.
+        actual: u64,
+        /// The limit, in bytes.
+        allowed: u64,
+    },
+    /// There is no open upload with this id in the namespace: it is over, or never was.
+    #[error("there is no open upload {upload}; open another one and stage everything in it")]
+    UnknownUpload {
+        /// The upload named.
+        upload: u64,
+    },
+    /// An object names a chunk that its upload has not staged.
+    #[error("object {id} has chunk {hash}, which is not staged; stage it first")]
+    MissingChunk {
+        /// The object.
+        id: u64,
+        /// The chunk's hash, in hexadecimal digits.
+        hash: String,
+    },
+    /// The upload has not as many objects as its client says.
+    #[error("upload {upload} has {actual} objects, not {expected}; stage what is missing")]
+    IncompleteUpload {
+        /// The upload.
+        upload: u64,
+        /// How many objects are staged.
+        actual: u64,
+        /// How many its client says there are.
+        expected: u64,
+    },
+    /// The cluster has as many uploads as it may.
+    #[error("there are {actual} uploads, {allowed} are allowed; commit or abandon some")]
+    TooManyUploads {
+        /// How many there are.
+        actual: u64,
+        /// How many there may be.
+        allowed: u64,
+    },
 }
 
 /// What kind of no a refusal is; decides the status that a caller sees.
@@ -282,6 +336,26 @@ pub enum Field {
     Rows,
     /// How many bytes the rows of an import take.
     RowsBytes,
+    /// How many ids are leased.
+    Count,
+    /// How many ids a request names.
+    Ids,
+    /// How many objects a request has.
+    Objects,
+    /// How many bytes the objects of a request take.
+    ObjectsBytes,
+    /// How many entries the metadata of an object has.
+    MetadataEntries,
+    /// A name in the metadata of an object.
+    MetadataName,
+    /// How many bytes the metadata of an object takes.
+    MetadataBytes,
+    /// How many chunks an object has.
+    Chunks,
+    /// How many bytes a chunk, or a body that is one, takes.
+    ChunkBytes,
+    /// How long an upload lives after something was staged.
+    IdleMs,
 }
 
 impl Field {
@@ -300,6 +374,16 @@ impl Field {
             Field::GraceMs => "grace_ms",
             Field::Rows => "rows",
             Field::RowsBytes => "rows_bytes",
+            Field::Count => "count",
+            Field::Ids => "ids",
+            Field::Objects => "objects",
+            Field::ObjectsBytes => "objects_bytes",
+            Field::MetadataEntries => "metadata",
+            Field::MetadataName => "metadata name",
+            Field::MetadataBytes => "metadata_bytes",
+            Field::Chunks => "chunks",
+            Field::ChunkBytes => "chunk_bytes",
+            Field::IdleMs => "idle_ms",
         }
     }
 }
@@ -341,6 +425,13 @@ impl Refusal {
             Refusal::NoGrace { .. } => "NO_GRACE",
             Refusal::LeaseRenewed { .. } => "LEASE_RENEWED",
             Refusal::ImportConflict { .. } => "IMPORT_CONFLICT",
+            Refusal::UnissuedId { .. } => "UNISSUED_ID",
+            Refusal::RepeatedId { .. } => "REPEATED_ID",
+            Refusal::ObjectTooLarge { .. } => "OBJECT_TOO_LARGE",
+            Refusal::UnknownUpload { .. } => "UNKNOWN_UPLOAD",
+            Refusal::MissingChunk { .. } => "MISSING_CHUNK",
+            Refusal::IncompleteUpload { .. } => "INCOMPLETE_UPLOAD",
+            Refusal::TooManyUploads { .. } => "TOO_MANY_UPLOADS",
         }
     }
 
@@ -354,10 +445,14 @@ impl Refusal {
             | Refusal::BadId { .. }
             | Refusal::BadTtl { .. }
             | Refusal::BadIdle { .. }
-            | Refusal::OutOfBounds { .. } => RefusalKind::InvalidArgument,
+            | Refusal::OutOfBounds { .. }
+            | Refusal::UnissuedId { .. }
+            | Refusal::RepeatedId { .. }
+            | Refusal::ObjectTooLarge { .. } => RefusalKind::InvalidArgument,
             Refusal::UnknownObject { .. }
             | Refusal::UnknownMaster { .. }
-            | Refusal::UnknownChangeSource { .. } => RefusalKind::NotFound,
+            | Refusal::UnknownChangeSource { .. }
+            | Refusal::UnknownUpload { .. } => RefusalKind::NotFound,
             Refusal::SessionExpired { .. }
             | Refusal::StaleSeq { .. }
             | Refusal::LeaseLost { .. }
@@ -366,14 +461,17 @@ impl Refusal {
             | Refusal::NoGrace { .. }
             | Refusal::LeaseRenewed { .. }
             | Refusal::CreationLost { .. }
-            | Refusal::ImportConflict { .. } => RefusalKind::FailedPrecondition,
+            | Refusal::ImportConflict { .. }
+            | Refusal::MissingChunk { .. }
+            | Refusal::IncompleteUpload { .. } => RefusalKind::FailedPrecondition,
             Refusal::TooManyUndecided { .. }
             | Refusal::TooManySessions { .. }
             | Refusal::TooManyClaims { .. }
             | Refusal::TooManyWaiters { .. }
             | Refusal::TooManyPlaces { .. }
             | Refusal::TooManyMembers { .. }
-            | Refusal::TooManyCreators { .. } => RefusalKind::ResourceExhausted,
+            | Refusal::TooManyCreators { .. }
+            | Refusal::TooManyUploads { .. } => RefusalKind::ResourceExhausted,
         }
     }
 
@@ -395,7 +493,8 @@ impl Refusal {
                 with(of("session_id", session), size(actual, allowed))
             }
             Refusal::TooManySessions { actual, allowed }
-            | Refusal::TooManyCreators { actual, allowed } => size(actual, allowed).into(),
+            | Refusal::TooManyCreators { actual, allowed }
+            | Refusal::TooManyUploads { actual, allowed } => size(actual, allowed).into(),
             Refusal::ValueTooLarge { actual, allowed } => {
                 with(of("field", &"value"), size(actual, allowed))
             }
@@ -433,6 +532,15 @@ impl Refusal {
             Refusal::CreationLost { token } => vec![of("token", token)],
             Refusal::ImportConflict { nth, row, found } => {
                 vec![of("nth", nth), of("row", row), of("found", found)]
+            }
+            Refusal::UnissuedId { id } | Refusal::RepeatedId { id } => vec![of("object_id", id)],
+            Refusal::ObjectTooLarge { id, actual, allowed } => {
+                with(of("object_id", id), size(actual, allowed))
+            }
+            Refusal::UnknownUpload { upload } => vec![of("upload_id", upload)],
+            Refusal::MissingChunk { id, hash } => vec![of("object_id", id), of("hash", hash)],
+            Refusal::IncompleteUpload { upload, actual, expected } => {
+                with(of("upload_id", upload), [of("actual", actual), of("expected", expected)])
             }
         }
     }
@@ -502,6 +610,13 @@ mod tests {
             Refusal::NoGrace { lease: 5 },
             Refusal::LeaseRenewed { lease: 5, renewal: 4 },
             Refusal::ImportConflict { nth: 3, row: "a".to_owned(), found: "b".to_owned() },
+            Refusal::UnissuedId { id: 6 },
+            Refusal::RepeatedId { id: 6 },
+            Refusal::ObjectTooLarge { id: 6, actual, allowed },
+            Refusal::UnknownUpload { upload: 5 },
+            Refusal::MissingChunk { id: 6, hash: "ab".to_owned() },
+            Refusal::IncompleteUpload { upload: 5, actual, expected: 8 },
+            Refusal::TooManyUploads { actual, allowed },
         ]
     }
 
@@ -536,6 +651,13 @@ mod tests {
             "0101011805",
             "010101190504",
             "0101011a0301610162",
+            "0101011b06",
+            "0101011c06",
+            "0101011d060908",
+            "0101011e05",
+            "0101011f06026162",
+            "01010120050908",
+            "010101210908",
         ];
         for (refusal, expected) in all().into_iter().zip(expected) {
             let response = Response { revision: 1, outcome: Err(refusal) };

@@ -12,7 +12,8 @@
 //! - A row that ends up with the value it had is no change.
 //! - Changes come in the order of their keys.
 //! - Prefixes are never given to another table. In use: 0x00 header, 0x01 counters, 0x10–0x12 sessions,
-//!   0x20–0x22 state, 0x23–0x25 creators, 0x30–0x33 masters, 0x40–0x46 change sources. Removed: none.
+//!   0x20–0x22 state, 0x23–0x25 creators, 0x30–0x33 masters, 0x40–0x46 change sources,
+//!   0x60–0x66 stored objects. Removed: none.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,10 +23,10 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Bytes;
 use crate::encoding::{self, CodecError, DecodeKey, EncodeKey};
 use crate::fault::{Fault, spell_key};
 use crate::limits::ROW_BYTES_MAX;
+use crate::{Bytes, Hash};
 
 /// All rows but the header. A clone shares everything with the original.
 pub(crate) type Rows = imbl::OrdMap<Bytes, Bytes>;
@@ -69,6 +70,8 @@ pub(crate) struct Txn<'a> {
     rows: &'a mut Rows,
     /// What each touched row was before, and what it is now.
     touched: BTreeMap<Bytes, Touched>,
+    /// The bytes of chunks that came in with this step, needed or not.
+    bodies: BTreeMap<Hash, Bytes>,
     /// The cluster clock, in milliseconds.
     pub(crate) clock_ms: u64,
     /// The leader's wall clock, in milliseconds since 1970. For display only.
@@ -88,7 +91,8 @@ pub(crate) struct Touched {
 impl<'a> Txn<'a> {
     /// Begins a step.
     pub(crate) fn new(rows: &'a mut Rows, clock_ms: u64, wall_ms: u64, revision: u64) -> Self {
-        Txn { rows, touched: BTreeMap::new(), clock_ms, wall_ms, revision }
+        let (touched, bodies) = (BTreeMap::new(), BTreeMap::new());
+        Txn { rows, touched, bodies, clock_ms, wall_ms, revision }
     }
 
     /// The rows as this step has left them so far.
@@ -96,9 +100,15 @@ impl<'a> Txn<'a> {
         View { rows: self.rows, clock_ms: self.clock_ms }
     }
 
-    /// Ends the step and says which rows it changed, by their keys.
-    pub(crate) fn finish(self) -> impl Iterator<Item = (Bytes, Touched)> {
-        self.touched.into_iter().filter(|(_, row)| row.before != row.after)
+    /// Holds the bytes of a chunk ready, in case that its row is new.
+    pub(crate) fn keep_body(&mut self, hash: Hash, bytes: &Bytes) {
+        self.bodies.insert(hash, Bytes::clone(bytes));
+    }
+
+    /// Ends the step and says which rows it changed, by their keys, and which chunks came in.
+    pub(crate) fn finish(self) -> (impl Iterator<Item = (Bytes, Touched)>, BTreeMap<Hash, Bytes>) {
+        let changed = self.touched.into_iter().filter(|(_, row)| row.before != row.after);
+        (changed, self.bodies)
     }
 
     /// Ends the step as if it had never been.
@@ -325,7 +335,7 @@ fn corrupt(key: &[u8], source: CodecError) -> Fault {
     Fault::CorruptRow { key: spell_key(key), source }
 }
 
-/// Numbers that only rise, and the number of sessions.
+/// Numbers that only rise, and the numbers of sessions and uploads.
 const COUNTERS: Table<u8, u64> = Table::new(0x01, "counter");
 
 /// Spells a row of this file's table.
@@ -344,6 +354,10 @@ pub(crate) enum Counter {
     ChangeSources = 3,
     /// How many sessions there are.
     Sessions = 4,
+    /// How many ids of stored objects were given out.
+    StoredObjects = 5,
+    /// How many uploads there are.
+    Uploads = 6,
 }
 
 impl Counter {
@@ -380,6 +394,8 @@ impl Counter {
             Counter::Masters => "master ids",
             Counter::ChangeSources => "change source ids",
             Counter::Sessions => "sessions",
+            Counter::StoredObjects => "stored object ids",
+            Counter::Uploads => "uploads",
         }
     }
 }
@@ -446,7 +462,7 @@ mod tests {
         // Two changes, made in the other order.
         NUMBERS.put(&mut txn, ("b", 1u64), &11).expect("it is short");
         NUMBERS.delete(&mut txn, ("a", 3u64));
-        let changed: Vec<_> = txn.finish().map(|(key, row)| (key, row.after.is_some())).collect();
+        let changed: Vec<_> = txn.finish().0.map(|(key, row)| (key, row.after.is_some())).collect();
         let expected = [(NUMBERS.key(("a", 3u64)), false), (NUMBERS.key(("b", 1u64)), true)];
         assert_eq!(changed, expected.map(|(key, is_put)| (Bytes::from(key), is_put)));
     }

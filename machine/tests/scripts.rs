@@ -58,6 +58,11 @@ fn import() {
 }
 
 #[test]
+fn objects() {
+    run_area("objects");
+}
+
+#[test]
 fn masters() {
     run_area("masters");
 }

@@ -1,7 +1,7 @@
 //! `holdfast watch` and `holdfast state watch`: what changes, one line each, until interrupted.
 //!
-//! The model: every change has a path, `state/CLASS/OBJECT/KEY`, `changesource/NAME` or
-//! `master/NAME`. A watch shows the changes whose paths begin with a text. The cluster filters by
+//! The model: every change has a path, `state/CLASS/OBJECT/KEY`, `changesource/NAME`, `master/NAME`
+//! or `object/ID`. A watch shows the changes whose paths begin with a text. The cluster filters by
 //! kind; the rest is done here, as events name objects by their ids.
 
 use std::collections::HashMap;
@@ -33,8 +33,9 @@ pub(crate) async fn watch(
     let filters = filters(prefix);
     if filters.is_empty() {
         let what = format!("nothing has a path that begins with {prefix}");
-        return Err(Failure::new(Code::Usage, what)
-            .help("paths are state/CLASS/OBJECT/KEY, changesource/NAME and master/NAME"));
+        return Err(Failure::new(Code::Usage, what).help(
+            "paths are state/CLASS/OBJECT/KEY, changesource/NAME, master/NAME and object/ID",
+        ));
     }
     let options = WatchOptions { from_revision, filters };
     let mut watch = connection.call(connection.client.watch(options)).await?;
@@ -73,6 +74,7 @@ fn filters(prefix: &str) -> Vec<WatchFilter> {
         ("state/", state),
         ("changesource/", WatchFilter::ChangeSource(None)),
         ("master/", WatchFilter::Master(None)),
+        ("object/", WatchFilter::StoredObject(None)),
     ];
     let is_about = |kind: &str| kind.starts_with(prefix) || prefix.starts_with(kind);
     kinds.into_iter().filter(|(kind, _)| is_about(kind)).map(|(_, filter)| filter).collect()
@@ -92,6 +94,7 @@ fn path(event: &Event, names: &HashMap<i64, ObjectName>) -> String {
         }
         Event::Master { name, .. } => format!("master/{name}"),
         Event::ChangeSource { name, .. } => format!("changesource/{name}"),
+        Event::StoredObject { id, .. } => format!("object/{id}"),
     }
 }
 
@@ -114,6 +117,10 @@ fn text(change: &Change, path: &str) -> String {
             let group = group.as_ref().map(|group| format!("  group {group}"));
             owner + &group.unwrap_or_default()
         }
+        Event::StoredObject { class_name, mod_revision: Some(revision), .. } => {
+            format!("saved  class {class_name}  at {revision}")
+        }
+        Event::StoredObject { mod_revision: None, .. } => "removed".to_owned(),
     };
     format!("{}  {path}  {what}", change.revision)
 }
@@ -146,6 +153,15 @@ fn json(change: &Change, path: &str) -> Value {
             "fence": owner.map(|(_, token)| token.to_string()),
             "group": group,
         }),
+        Event::StoredObject { id, class_name, mod_revision: Some(revision) } => json!({
+            "event": "object-saved",
+            "id": id.to_string(),
+            "class": class_name,
+            "mod_revision": revision.to_string(),
+        }),
+        Event::StoredObject { id, mod_revision: None, .. } => {
+            json!({ "event": "object-removed", "id": id.to_string() })
+        }
     };
     row["schema"] = json!("holdfast.watch/v1");
     row["revision"] = json!(change.revision.to_string());
@@ -203,12 +219,20 @@ mod tests {
         let master = |active| Event::Master { id: 2, name: name(), active, lease, claims };
         assert_eq!(lines(master(true)).0, "12  master/greeting  active  lease 5  owns 14");
         assert_eq!(lines(master(false)).0, "12  master/greeting  inactive");
+        let object = |mod_revision| {
+            let (id, class_name) = (1_000_000_000_000_007, "Job".to_owned());
+            Event::StoredObject { id, class_name, mod_revision }
+        };
+        let (text, json) = lines(object(Some(11)));
+        assert_eq!(text, "12  object/1000000000000007  saved  class Job  at 11");
+        assert!(json.contains("\"mod_revision\":\"11\""), "{json}");
+        assert_eq!(lines(object(None)).0, "12  object/1000000000000007  removed");
     }
 
     #[test]
     fn cluster_is_asked_for_what_the_prefix_can_be_about() {
-        let counts = ["", "s", "state/", "state/cli/demo/k", "master/a", "m", "x"]
+        let counts = ["", "s", "state/", "state/cli/demo/k", "master/a", "m", "object/1", "x"]
             .map(|prefix| filters(prefix).len());
-        assert_eq!(counts, [3, 1, 1, 1, 1, 1, 0]);
+        assert_eq!(counts, [4, 1, 1, 1, 1, 1, 1, 0]);
     }
 }

@@ -90,9 +90,10 @@ impl Watcher {
                 });
                 return Ok(None);
             }
-            Seen::ObjectCreated { .. } | Seen::CreatorChanged { .. } | Seen::Master { .. } => {
-                bail!("nobody asked for {event:?}")
-            }
+            Seen::ObjectCreated { .. }
+            | Seen::CreatorChanged { .. }
+            | Seen::Master { .. }
+            | Seen::StoredObject { .. } => bail!("nobody asked for {event:?}"),
         };
         let is_end = name == END;
         self.seen += 1;

@@ -3,10 +3,11 @@
 use holdfast_machine::changesources::{self, Fence};
 use holdfast_machine::{
     Applied, Bytes, Command, Entry, Origin, Reply, Request, State, creators, import, limits,
-    masters, sessions, state,
+    masters, objects, sessions, state,
 };
 
 use crate::random::Random;
+use crate::stored::Clients;
 
 /// What a log entry is to carry.
 pub(crate) enum Made {
@@ -38,6 +39,7 @@ pub(crate) struct Generator {
     /// Where somebody asked for the right to create, and under which token.
     creations: Vec<(String, i64, String, u64)>,
     revisions: Vec<u64>,
+    stored: Clients,
     /// Whether so many leases lapse together that one entry cannot end them all.
     has_many_leases: bool,
 }
@@ -54,6 +56,7 @@ impl Generator {
             places: vec![],
             creations: vec![],
             revisions: vec![],
+            stored: Clients::default(),
             has_many_leases,
         }
     }
@@ -132,6 +135,11 @@ impl Generator {
                         self.creations.push(creation);
                     }
                 }
+                Ok(Reply::Objects(reply)) => {
+                    if let Command::Objects(command) = &request.command {
+                        self.stored.learn(command, reply);
+                    }
+                }
                 Ok(_) | Err(_) => {}
             }
             if let Some(origin) = request.origin
@@ -175,7 +183,13 @@ impl Generator {
         }
         let origin = Origin { session, seq, first_incomplete, resent: false };
         let command = self.command();
-        let is_of_nodes = matches!(command, Command::Masters(masters::Command::ShrinkLease { .. }));
+        let is_of_nodes = matches!(
+            command,
+            Command::Masters(masters::Command::ShrinkLease { .. })
+                | Command::Objects(
+                    objects::Command::StageChunk { .. } | objects::Command::StageObjects { .. }
+                )
+        );
         let origin = (!is_of_nodes && !self.random.one_in(200)).then_some(origin);
         let mut request = Request { origin, command };
         if self.random.one_in(2) {
@@ -203,11 +217,12 @@ impl Generator {
 
     fn command(&mut self) -> Command {
         let of_leases = if self.has_many_leases { 8 } else { 4 };
-        match self.random.below(11 + of_leases) {
+        match self.random.below(15 + of_leases) {
             0..4 => Command::State(self.state_command()),
             4..8 => Command::ChangeSources(self.changesource_command()),
             8..10 => self.creation_command(),
             10 => Command::Import(self.import_command()),
+            11..15 => Command::Objects(self.stored.command(&mut self.random)),
             _ => Command::Masters(self.master_command()),
         }
     }

@@ -1,11 +1,11 @@
 //! The kinds of answers that random histories must come upon, to be worth their time.
 
 use holdfast_machine::{
-    Reply, Response, changesources, creators, import, masters, sessions, state,
+    Reply, Response, changesources, creators, import, masters, objects, sessions, state,
 };
 
 /// All that the generator can reach.
-pub(crate) const ALL: [&str; 60] = [
+pub(crate) const ALL: [&str; 72] = [
     "opened",
     "kept",
     "closed",
@@ -48,6 +48,14 @@ pub(crate) const ALL: [&str; 60] = [
     "not abandoned",
     "imported",
     "all here already",
+    "ids leased",
+    "saved",
+    "removed",
+    "nothing removed",
+    "upload opened",
+    "staged",
+    "upload abandoned",
+    "upload not abandoned",
     "SESSION_REQUIRED",
     "SESSION_EXPIRED",
     "STALE_SEQ",
@@ -66,6 +74,10 @@ pub(crate) const ALL: [&str; 60] = [
     "NO_GRACE",
     "LEASE_RENEWED",
     "IMPORT_CONFLICT",
+    "UNISSUED_ID",
+    "UNKNOWN_UPLOAD",
+    "MISSING_CHUNK",
+    "INCOMPLETE_UPLOAD",
 ];
 
 /// Which of them a response is.
@@ -132,5 +144,19 @@ pub(crate) fn kind(response: &Response) -> &'static str {
         },
         Ok(Reply::Import(import::Reply { written: 0 })) => "all here already",
         Ok(Reply::Import(import::Reply { .. })) => "imported",
+        Ok(Reply::Objects(reply)) => of_objects(reply),
+    }
+}
+
+fn of_objects(reply: &objects::Reply) -> &'static str {
+    match reply {
+        objects::Reply::Leased { .. } => "ids leased",
+        objects::Reply::Saved { .. } => "saved",
+        objects::Reply::Removed(0) => "nothing removed",
+        objects::Reply::Removed(_) => "removed",
+        objects::Reply::Opened { .. } => "upload opened",
+        objects::Reply::Staged => "staged",
+        objects::Reply::Abandoned(true) => "upload abandoned",
+        objects::Reply::Abandoned(false) => "upload not abandoned",
     }
 }

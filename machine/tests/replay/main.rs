@@ -14,6 +14,7 @@ mod generate;
 mod kinds;
 mod model;
 mod random;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -182,9 +183,16 @@ fn check_growth(before: &State, request: &Request, applied: &Applied) {
         let bytes = change.value.as_ref().map_or(0, |value| change.key.len() + value.len());
         new.insert(&change.key, bytes);
     }
-    let (mut added, mut removed) = (0, 0);
-    // The prefixes of objects, their ids and their values; docs/formats.md lists them.
-    for (key, bytes) in new.into_iter().filter(|(key, _)| (0x20..=0x22).contains(&key[0])) {
+    let (mut added, mut removed): (u64, u64) = (0, 0);
+    added += applied
+        .bodies
+        .iter()
+        .filter_map(|body| body.bytes.as_ref())
+        .map(|b| b.len() as u64)
+        .sum::<u64>();
+    // The prefixes of objects, their ids and their values, and of stored objects; docs/formats.md lists them.
+    let is_counted = |key: &Bytes| matches!(key[0], 0x20..=0x22 | 0x60..=0x66);
+    for (key, bytes) in new.into_iter().filter(|(key, _)| is_counted(key)) {
         added += bytes as u64;
         removed += old.get(key).map_or(0, |value| key.len() + value.len()) as u64;
     }

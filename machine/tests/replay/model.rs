@@ -8,6 +8,8 @@ use holdfast_machine::{
     creators, import, limits, masters, state,
 };
 
+use crate::stored;
+
 const NAMESPACES: [&str; 2] = ["default", "other"];
 
 /// A change source: its namespace and id.
@@ -53,12 +55,14 @@ pub(crate) struct Model {
     /// Who would create a value, in the order in which they came. The first one may.
     creators: BTreeMap<Item, Vec<Caller>>,
     ids: BTreeMap<String, i64>,
+    stored: stored::Model,
     last_revision: u64,
 }
 
 impl Model {
     pub(crate) fn check(&mut self, entry: &Entry, applied: &Applied, state: &State) {
         self.end_creations(state.header().clock_ms);
+        self.stored.expire(state.header().clock_ms);
         for (request, response) in entry.requests.iter().zip(&applied.responses) {
             if self.is_first_outcome(request, response) {
                 assert!(response.revision >= self.last_revision, "revisions never fall");
@@ -76,6 +80,7 @@ impl Model {
         self.check_deadlines(state);
         self.check_items(state);
         self.check_creators(state);
+        self.stored.check_state(applied, state);
     }
 
     /// M3, M6: a renewal counts the ttl, or the grace, from then; shrinking a lease leaves it its grace and never more than it had,
@@ -158,7 +163,12 @@ impl Model {
     fn check_outcome(&mut self, request: &Request, response: &Response, clock_ms: u64) {
         let reply = match &response.outcome {
             Ok(reply) => reply,
-            Err(refusal) => return self.check_creation_lost(request, refusal),
+            Err(refusal) => {
+                if let Command::Objects(command) = &request.command {
+                    self.stored.check_refusal(command, refusal);
+                }
+                return self.check_creation_lost(request, refusal);
+            }
         };
         match (&request.command, reply) {
             (Command::State(command), Reply::State(reply)) => {
@@ -170,6 +180,9 @@ impl Model {
             }
             (Command::Creators(command), Reply::Creators(reply)) => {
                 self.check_creation(command, reply, response.revision, clock_ms);
+            }
+            (Command::Objects(command), Reply::Objects(reply)) => {
+                self.stored.check(command, reply, (response.revision, clock_ms));
             }
             (Command::Import(command), Reply::Import(_)) => {
                 let session = request.origin.expect("writes have a session").session;

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use goldenscript::Context;
 use holdfast_machine::{
     Admission, Change, Command, Entry, LogPosition, Origin, Payload, Reply, Request, State,
-    masters, sessions,
+    masters, objects, sessions,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -67,13 +67,17 @@ impl Runner {
         let shown = |change: &&Change| self.shows_bookkeeping || !show::is_bookkeeping(change);
         let changes: Vec<_> = applied.changes.iter().filter(shown).collect();
         out += &show::changes(&changes)?;
+        out += &show::bodies(&applied.bodies)?;
         Ok(out)
     }
 
     /// The request that a command stands for.
     fn request(&mut self, name: &str, args: &parse::Args, command: Command) -> Result<Request> {
-        if let Command::Session(_) | Command::Masters(masters::Command::ShrinkLease { .. }) =
-            command
+        if let Command::Session(_)
+        | Command::Masters(masters::Command::ShrinkLease { .. })
+        | Command::Objects(
+            objects::Command::StageChunk { .. } | objects::Command::StageObjects { .. },
+        ) = command
         {
             return Ok(Request { origin: None, command });
         }

@@ -1,10 +1,12 @@
 //! From the words of a script to commands of the state machine.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use goldenscript::Argument;
 use holdfast_machine::changesources::{self, Fence};
-use holdfast_machine::{Command, creators, import, limits, masters, sessions, state};
+use holdfast_machine::objects::{self, Body, Record, Small, Staged};
+use holdfast_machine::{Bytes, Command, Hash, creators, import, limits, masters, sessions, state};
 
 use super::Result;
 
@@ -88,6 +90,8 @@ pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> 
         }),
         "object" | "set" | "create" | "delete" => Command::State(object_state(name, args)?),
         "import" => Command::Import(import::Command { namespace, rows: rows(args)? }),
+        "lease_ids" | "save" | "remove" | "upload" | "stage_chunk" | "stage" | "commit_upload"
+        | "abandon_upload" => Command::Objects(stored(name, args)?),
         "ask" | "keep_creating" | "abandon" => Command::Creators(creation(name, args)?),
         "master" | "set_active" | "lease" | "keep_alive" | "keep_within_grace" | "close_lease"
         | "shrink" => Command::Masters(master(name, args)?),
@@ -220,6 +224,80 @@ fn creation(name: &str, args: &Args) -> Result<creators::Command> {
         }
         _ => creators::Command::Abandon { namespace, object, name: key, token: args.parse(2)? },
     })
+}
+
+fn stored(name: &str, args: &Args) -> Result<objects::Command> {
+    let namespace = args.namespace();
+    if name == "lease_ids" {
+        return Ok(objects::Command::LeaseIds { namespace, count: args.parse(0)? });
+    }
+    if name == "upload" {
+        let idle_ms = args.number("idle")?.unwrap_or(limits::UPLOAD_IDLE_MS_DEFAULT);
+        return Ok(objects::Command::OpenUpload { namespace, idle_ms });
+    }
+    if name == "remove" {
+        let ids = args.words.iter().map(|word| id(word)).collect::<Result<_>>()?;
+        return Ok(objects::Command::Remove { namespace, ids });
+    }
+    if name == "save" {
+        let small = |word: &String| {
+            let (record, body) = object(word, args)?;
+            Ok(Small { record, body: bytes(&body) })
+        };
+        let objects = args.words.iter().map(small).collect::<Result<_>>()?;
+        return Ok(objects::Command::Save { namespace, objects });
+    }
+    let upload = args.parse(0)?;
+    Ok(match name {
+        "stage_chunk" => {
+            objects::Command::StageChunk { namespace, upload, bytes: bytes(args.at(1)?) }
+        }
+        "stage" => {
+            let staged = |word: &String| {
+                let (record, body) = object(word, args)?;
+                let body = match body.strip_prefix('@') {
+                    Some(chunks) => Body::Chunks(chunks.split('/').map(hash).collect()),
+                    None => Body::Inline(bytes(&body)),
+                };
+                Ok(Staged { record, body })
+            };
+            let objects = args.words[1..].iter().map(staged).collect::<Result<_>>()?;
+            objects::Command::StageObjects { namespace, upload, objects }
+        }
+        "commit_upload" => {
+            objects::Command::CommitUpload { namespace, upload, objects: args.parse(1)? }
+        }
+        _ => objects::Command::AbandonUpload { namespace, upload },
+    })
+}
+
+/// `ID/BODY`, of the class and with the metadata that the arguments name.
+fn object(word: &str, args: &Args) -> Result<(Record, String)> {
+    let (number, body) = word.split_once('/').ok_or("an object is ID/BODY")?;
+    let class_name = args.key("class").map_or("Job".to_owned(), |name| expand(name, 1));
+    let metadata = metadata(args).into_iter();
+    let metadata = metadata.map(|(name, value)| (expand(&name, 1), expand(&value, 1))).collect();
+    Ok((Record { id: id(number)?, class_name, metadata }, body.to_owned()))
+}
+
+/// `NAME/VALUE/NAME/VALUE`.
+pub(super) fn metadata(args: &Args) -> BTreeMap<String, String> {
+    let parts: Vec<_> = args.key("meta").into_iter().flat_map(|text| text.split('/')).collect();
+    parts.chunks(2).map(|pair| (pair[0].to_owned(), pair[1..].concat())).collect()
+}
+
+/// Ids are written as their distance from the first.
+pub(super) fn id(number: &str) -> Result<u64> {
+    Ok(limits::OBJECT_ID_FIRST.checked_add_signed(number.parse()?).ok_or("an id is a number")?)
+}
+
+fn bytes(text: &str) -> Bytes {
+    expand(text, 1).into_bytes().into()
+}
+
+/// The hash of a chunk that is written as its bytes.
+fn hash(text: &str) -> Hash {
+    Hash::of(expand(text, 1).as_bytes())
 }
 
 /// What the cluster is told of an instance's secret.

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use holdfast_machine::{
-    Bytes, Change, Command, Reply, Request, Response, State, changesources, creators, inspect,
-    masters, state,
+    BodyChange, Bytes, Change, Command, Reply, Request, Response, State, changesources, creators,
+    inspect, masters, objects, state,
 };
 
 use super::{Result, parse};
@@ -16,6 +16,18 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 /// Whether a change is to a session's own rows, which most stories are not about.
 pub(super) fn is_bookkeeping(change: &Change) -> bool {
     matches!(change.key.first(), Some(0x10..=0x1f)) || *change.key == [0x01, 4]
+}
+
+/// The bodies that came and went.
+pub(super) fn bodies(bodies: &[BodyChange]) -> Result<String> {
+    let mut out = String::new();
+    for BodyChange { hash, bytes } in bodies {
+        match bytes {
+            Some(bytes) => writeln!(out, "  body {hash:?} = {}", value_text(bytes))?,
+            None => writeln!(out, "  body {hash:?} goes")?,
+        }
+    }
+    Ok(out)
 }
 
 /// The changed rows; of very many, the first and the last.
@@ -69,6 +81,7 @@ pub(super) fn response(response: &Response) -> String {
         }
         Ok(Reply::Creators(reply)) => format!("{reply:?}"),
         Ok(Reply::Import(reply)) => format!("{reply:?}"),
+        Ok(Reply::Objects(reply)) => format!("{reply:?}"),
         Err(refusal) => format!("refused {}: {refusal}", refusal.reason()),
     };
     format!("{} {outcome}", response.revision)
@@ -178,6 +191,37 @@ pub(super) fn query(state: &State, command: &goldenscript::Command) -> Result<Op
             let header = state.header();
             writeln!(out, "revision {}, clock {}", header.revision, header.clock_ms)?;
         }
+        _ => return stored_query(state, command),
+    }
+    Ok(Some(out))
+}
+
+/// The same, of what is about stored objects.
+fn stored_query(state: &State, command: &goldenscript::Command) -> Result<Option<String>> {
+    let args = parse::Args::new(command, 1);
+    let namespace = args.namespace();
+    let mut out = String::new();
+    match command.name.as_str() {
+        "load" => match objects::get(state, &namespace, parse::id(args.at(0)?)?)? {
+            Some(found) => writeln!(out, "{found:?}")?,
+            None => writeln!(out, "none")?,
+        },
+        "list_stored" => {
+            let class_name = args.key("class").map(str::to_owned);
+            let filter = objects::Filter { class_name, metadata: parse::metadata(&args) };
+            let after = args.key("after").map(parse::id).transpose()?.unwrap_or(0);
+            let page = objects::list(state, &namespace, after, &filter)?;
+            page.objects.iter().try_for_each(|found| {
+                writeln!(
+                    out,
+                    "{} {} at {}",
+                    found.record.id, found.record.class_name, found.mod_revision
+                )
+            })?;
+            writeln!(out, "more behind: {:?}", page.more_behind)?;
+        }
+        "uploads" => writeln!(out, "{}", objects::upload_count(state)?)?,
+        "bytes" => writeln!(out, "{} rows, {} bytes", state.len(), state.bytes())?,
         _ => return Ok(None),
     }
     Ok(Some(out))

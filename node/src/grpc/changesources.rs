@@ -75,7 +75,8 @@ impl Service for Calls {
             | Reply::Masters(_)
             | Reply::ChangeSources(_)
             | Reply::Creators(_)
-            | Reply::Import(_)) => return Err(foreign(&reply)),
+            | Reply::Import(_)
+            | Reply::Objects(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::SetChangeSourceMasterResponse { header: Some(header), outcome }))
@@ -131,7 +132,8 @@ impl Service for Calls {
             | Reply::Masters(_)
             | Reply::ChangeSources(_)
             | Reply::Creators(_)
-            | Reply::Import(_)) => return Err(foreign(&reply)),
+            | Reply::Import(_)
+            | Reply::Objects(_)) => return Err(foreign(&reply)),
         };
         Ok(Response::new(v1::ClaimResponse { header: Some(header), outcome: Some(outcome) }))
     }
@@ -175,7 +177,8 @@ impl Service for Calls {
             | Reply::Masters(_)
             | Reply::ChangeSources(_)
             | Reply::Creators(_)
-            | Reply::Import(_)) => return Err(foreign(&reply)),
+            | Reply::Import(_)
+            | Reply::Objects(_)) => return Err(foreign(&reply)),
         };
         Ok(Response::new(v1::AwaitClaimResponse { header: Some(header), outcome: Some(outcome) }))
     }

@@ -135,7 +135,8 @@ impl Service for Calls {
             | Reply::Masters(_)
             | Reply::ChangeSources(_)
             | Reply::Creators(_)
-            | Reply::Import(_)) => return Err(foreign(&reply)),
+            | Reply::Import(_)
+            | Reply::Objects(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::OpenLeaseResponse { header: Some(header), outcome }))

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use holdfast_machine::{Event, Fault, changesources, masters, state};
+use holdfast_machine::{Event, Fault, changesources, masters, objects, state};
 use holdfast_proto::v1;
 use holdfast_proto::v1::watch_server::Watch as Service;
 use tokio::sync::{mpsc, oneshot};
@@ -261,7 +261,14 @@ impl Filter {
             (What::Changesources(filter), Event::ChangeSource(event)) => {
                 is(filter.changesource_id, event.id)
             }
-            (What::State(_) | What::Masters(_) | What::Changesources(_), _) => false,
+            (What::StoredObjects(filter), Event::StoredObject(event)) => {
+                let (objects::Event::Saved { id, .. } | objects::Event::Removed { id, .. }) = event;
+                filter.object_id == 0 || filter.object_id == *id
+            }
+            (
+                What::State(_) | What::Masters(_) | What::Changesources(_) | What::StoredObjects(_),
+                _,
+            ) => false,
         };
         event.namespace() == self.namespace && (self.any.is_empty() || self.any.iter().any(passes))
     }
@@ -295,6 +302,22 @@ fn to_wire(revision: u64, event: &Event) -> v1::WatchEvent {
                 master_id,
                 token,
                 group: group.unwrap_or_default(),
+            })
+        }
+        Event::StoredObject(objects::Event::Saved { id, class_name, mod_revision, .. }) => {
+            let object_id = id;
+            Wire::StoredObjectChanged(v1::StoredObjectChanged {
+                object_id,
+                class_name,
+                mod_revision,
+            })
+        }
+        Event::StoredObject(objects::Event::Removed { id, .. }) => {
+            let (object_id, class_name, mod_revision) = (id, String::new(), 0);
+            Wire::StoredObjectChanged(v1::StoredObjectChanged {
+                object_id,
+                class_name,
+                mod_revision,
             })
         }
     };
