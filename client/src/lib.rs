@@ -29,7 +29,7 @@
 //! `client` what the facades share · `call` the engine that brings one call to an answer ·
 //! `pool` and `endpoint` whom to ask · `session` numbering of writes · `error` the outcomes, and the
 //! inverse of the node's map to gRPC statuses · `lease`, `life`, `attach` and `instance` the life of a lease ·
-//! `watch` streams of changes that go on at another node ·
+//! `watch` streams of changes that go on at another node · `stream` answers in parts ·
 //! `transfer` rows from cluster to cluster · `exclusive` creating by a callback that runs in one place at a time ·
 //! `state`, `masters`, `change_sources`, `cluster` one facade for each service · [`stm`] variables ·
 //! [`persistence`] stores of objects · `rpc` the wire calls as types.
@@ -57,6 +57,7 @@ mod rpc;
 mod session;
 mod state;
 pub mod stm;
+mod stream;
 mod transfer;
 mod watch;
 

@@ -6,6 +6,8 @@ use holdfast_proto::v1 as proto;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::stream::{Opened, Part};
+
 /// Largest response that is taken in, in bytes: 256 values of 1 MiB, the most that one read can
 /// return, with room for their names.
 const RESPONSE_BYTES_MAX: usize = 260 << 20;
@@ -52,6 +54,31 @@ macro_rules! calls {
     )*};
 }
 
+macro_rules! streams {
+    ($($client:ident . $method:ident ( $request:ident ) -> $response:ident;)*) => {$(
+        impl Call for proto::$request {
+            type Response = Opened<proto::$response>;
+            const NAME: &'static str = concat!(stringify!($client), ".", stringify!($method));
+            async fn send(
+                channel: Channel,
+                request: Request<Self>,
+            ) -> Result<Response<Self::Response>, Status> {
+                Opened::of(clients::$client(channel).$method(request).await?).await
+            }
+        }
+        impl Headed for proto::$response {
+            fn header(&self) -> Option<&proto::ResponseHeader> {
+                self.header.as_ref()
+            }
+        }
+        impl Part for proto::$response {
+            fn is_last(&self) -> bool {
+                self.is_last
+            }
+        }
+    )*};
+}
+
 macro_rules! writes {
     ($($request:ident)*) => {$(
         impl Write for proto::$request {
@@ -92,6 +119,12 @@ calls! {
     changesources.await_claim(AwaitClaimRequest) -> AwaitClaimResponse;
     changesources.stop_awaiting(StopAwaitingRequest) -> StopAwaitingResponse;
     changesources.set_group(SetGroupRequest) -> SetGroupResponse;
+    objects.lease_ids(LeaseIdsRequest) -> LeaseIdsResponse;
+    objects.save_objects(SaveObjectsRequest) -> SaveObjectsResponse;
+    objects.open_upload(OpenUploadRequest) -> OpenUploadResponse;
+    objects.commit_upload(CommitUploadRequest) -> CommitUploadResponse;
+    objects.abandon_upload(AbandonUploadRequest) -> AbandonUploadResponse;
+    objects.remove_objects(RemoveObjectsRequest) -> RemoveObjectsResponse;
     cluster.open_session(OpenSessionRequest) -> OpenSessionResponse;
     cluster.keep_session(KeepSessionRequest) -> KeepSessionResponse;
     cluster.close_session(CloseSessionRequest) -> CloseSessionResponse;
@@ -102,15 +135,23 @@ calls! {
     cluster.move_lead(MoveLeadRequest) -> MoveLeadResponse;
 }
 
+streams! {
+    state.export(ExportRequest) -> ExportResponse;
+    objects.load_objects(LoadObjectsRequest) -> LoadObjectsResponse;
+    objects.list_stored_objects(ListStoredObjectsRequest) -> ListStoredObjectsResponse;
+}
+
 writes! {
     GetObjectIdRequest SetStateRequest CreateStateRequest DeleteStateRequest
     AskToCreateRequest KeepCreatingRequest AbandonCreatingRequest
     FindMasterIdRequest SetMasterStateRequest OpenLeaseRequest KeepAliveRequest CloseLeaseRequest
     FindChangeSourceIdRequest SetChangeSourceMasterRequest ClaimRequest ReleaseRequest
     AwaitClaimRequest StopAwaitingRequest SetGroupRequest
+    LeaseIdsRequest SaveObjectsRequest OpenUploadRequest CommitUploadRequest AbandonUploadRequest
+    RemoveObjectsRequest
 }
 
-pub(crate) use clients::{masters, state, watch};
+pub(crate) use clients::{masters, objects, watch};
 
 mod clients {
     //! The generated clients, with the response limit raised.
@@ -120,7 +161,7 @@ mod clients {
 
     use super::RESPONSE_BYTES_MAX;
 
-    pub(crate) fn state(channel: Channel) -> proto::state_client::StateClient<Channel> {
+    pub(super) fn state(channel: Channel) -> proto::state_client::StateClient<Channel> {
         proto::state_client::StateClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX)
     }
 
@@ -133,6 +174,11 @@ mod clients {
         channel: Channel,
     ) -> proto::change_sources_client::ChangeSourcesClient<Channel> {
         proto::change_sources_client::ChangeSourcesClient::new(channel)
+            .max_decoding_message_size(RESPONSE_BYTES_MAX)
+    }
+
+    pub(crate) fn objects(channel: Channel) -> proto::objects_client::ObjectsClient<Channel> {
+        proto::objects_client::ObjectsClient::new(channel)
             .max_decoding_message_size(RESPONSE_BYTES_MAX)
     }
 

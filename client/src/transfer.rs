@@ -4,17 +4,12 @@
 //! breaks: another one is at another revision. An import takes rows in under the ids that they have; it can
 //! be repeated.
 
-use std::time::Duration;
-
 use holdfast_proto::v1 as proto;
-use tonic::{Request, Response, Status, Streaming};
 
 use crate::client::Client;
-use crate::error::{Answer, Attempt, Cause, Error, Header};
-use crate::rpc::{self, Call, Headed, Write};
-
-/// Silence after which an export counts as broken.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+use crate::error::{Error, Header};
+use crate::rpc::Write;
+use crate::stream::Parts;
 
 /// A row as it is moved from cluster to cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,24 +55,20 @@ pub enum Row {
 /// All rows of a namespace, at one revision. Dropping it ends it.
 #[derive(Debug)]
 pub struct Export {
-    header: Header,
-    next: Option<proto::ExportResponse>,
-    rest: Streaming<proto::ExportResponse>,
+    parts: Parts<proto::ExportResponse>,
 }
 
 impl Export {
     pub(crate) async fn open(client: &Client) -> Result<Export, Error> {
         let namespace = client.namespace().to_owned();
         let opened = client.read(proto::ExportRequest { read: None, namespace }).await?;
-        let Opened { first, rest } = opened;
-        let header = first.header.as_ref().map(Header::from).unwrap_or_default();
-        Ok(Export { header, next: Some(first), rest })
+        Ok(Export { parts: Parts::new("the export", opened) })
     }
 
     /// The cluster that the rows come from, and the revision that they are of.
     #[must_use]
     pub fn header(&self) -> &Header {
-        &self.header
+        self.parts.header()
     }
 
     /// The next rows; none when there are no more. All together they are complete.
@@ -86,30 +77,8 @@ impl Export {
     /// [`Error::Unavailable`] if the stream broke; [`Error::Refused`] with reason `SLOW_READER` if it was
     /// not read for 10 s. Either way the rows are to be read anew.
     pub async fn next(&mut self) -> Result<Option<Vec<Row>>, Error> {
-        let Some(response) = self.next.take() else { return Ok(None) };
-        if !response.is_last {
-            self.next = Some(self.receive().await?);
-        }
-        Ok(Some(response.rows.into_iter().filter_map(from_wire).collect()))
-    }
-
-    async fn receive(&mut self) -> Result<proto::ExportResponse, Error> {
-        let status = match tokio::time::timeout(SILENCE_MAX, self.rest.message()).await {
-            Ok(Ok(Some(response))) => return Ok(response),
-            Ok(Ok(None)) => Status::aborted("the export was cut short"),
-            Ok(Err(status)) => status,
-            Err(_) => Status::deadline_exceeded("no answer"),
-        };
-        let (reason, message) = match Answer::from_status(&status) {
-            Answer::Refused(refusal) => return Err(refusal.into_error()),
-            Answer::Elsewhere { reason, message, .. } => (Some(reason), message),
-            Answer::Unknown { reason, message, .. } => (reason, message),
-            Answer::NotSent { message } => (None, message),
-        };
-        let endpoint = format!("node {}", self.header.node_id);
-        let attempts = vec![Attempt { endpoint, reason, message }];
-        let cause = Cause { summary: "the export broke off".to_owned(), attempts };
-        Err(Error::Unavailable { cause, header: Some(Box::new(self.header.clone())) })
+        let part = self.parts.next().await?;
+        Ok(part.map(|part| part.rows.into_iter().filter_map(from_wire).collect()))
     }
 }
 
@@ -121,34 +90,6 @@ pub(crate) async fn import(client: &Client, rows: Vec<Row>) -> Result<u64, Error
         rows: rows.into_iter().map(to_wire).collect(),
     };
     Ok(client.write(request).await?.written)
-}
-
-/// A stream of which the first response has come.
-pub(crate) struct Opened {
-    first: proto::ExportResponse,
-    rest: Streaming<proto::ExportResponse>,
-}
-
-impl Headed for Opened {
-    fn header(&self) -> Option<&proto::ResponseHeader> {
-        self.first.header.as_ref()
-    }
-}
-
-impl Call for proto::ExportRequest {
-    type Response = Opened;
-    const NAME: &'static str = "state.export";
-
-    async fn send(
-        channel: tonic::transport::Channel,
-        request: Request<Self>,
-    ) -> Result<Response<Opened>, Status> {
-        let mut rest = rpc::state(channel).export(request).await?.into_inner();
-        match rest.message().await? {
-            Some(first) => Ok(Response::new(Opened { first, rest })),
-            None => Err(Status::aborted("the export was cut short")),
-        }
-    }
 }
 
 impl Write for proto::ImportRequest {

@@ -34,6 +34,8 @@ pub enum Error {
         /// Whether a write may have been carried out. Saving the same objects again is safe: they keep
         /// their ids.
         applied: Applied,
+        /// The call that failed, if it was one to a cluster.
+        source: Option<Box<crate::Error>>,
     },
     /// This kind of store does not do that.
     #[error("{operation} is not implemented by {store}")]
@@ -134,6 +136,26 @@ impl Error {
     #[must_use]
     pub fn is_load_error(&self) -> bool {
         matches!(self, Error::Load { .. })
+    }
+
+    /// The call to the cluster that failed, if there was one.
+    #[must_use]
+    pub fn of_call(&self) -> Option<&crate::Error> {
+        match self {
+            Error::Unavailable { source, .. } => source.as_deref(),
+            Error::Refused { source, .. } => Some(source),
+            Error::Load { .. }
+            | Error::NotImplemented { .. }
+            | Error::UnknownScheme { .. }
+            | Error::BadUri { .. }
+            | Error::TooLarge { .. }
+            | Error::Unstorable { .. }
+            | Error::UnissuedId { .. }
+            | Error::Cycle { .. }
+            | Error::Unsteady { .. }
+            | Error::Damaged { .. }
+            | Error::Io { .. } => None,
+        }
     }
 
     /// Whether the store could not be reached.

@@ -4,7 +4,7 @@
 //! # async fn example() -> Result<(), holdfast_client::persistence::Error> {
 //! use holdfast_client::persistence::{Object, make_store};
 //!
-//! let store = make_store("file:///var/lib/jobs")?;
+//! let store = make_store("holdfast://127.0.0.1:7480,127.0.0.1:7490/jobs")?;
 //! let id = store.save(&Object::new("Job", b"sleep 1".to_vec())).await?;
 //! let job = store.load(id).await?;
 //! assert_eq!(job.root().body, b"sleep 1");
@@ -27,11 +27,13 @@
 //! # Where things are
 //! `store` the calls · `persistable` what can be stored, `family` it and its children on the way in, `tree`
 //! the way out, `record` the form that every store keeps · `id`, `id_blocks`, `per_process` ids, and that
-//! no two processes share them · `uri` and `registry` which store a URI stands for · `file` the directory.
+//! no two processes share them · `uri` and `registry` which store a URI stands for · `cluster` and `file`
+//! the two kinds of store.
 //!
 //! It leaves out: encodings of objects, which are the caller's, and removing what nothing refers to any
 //! more.
 
+mod cluster;
 mod error;
 mod family;
 mod file;
@@ -45,6 +47,7 @@ mod store;
 mod tree;
 mod uri;
 
+pub use cluster::{ClusterStore, Progress};
 pub use error::Error;
 pub use file::FilesystemStore;
 pub use id::{BadId, Id};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
+use super::cluster::ClusterStore;
 use super::error::Error;
 use super::file::FilesystemStore;
 use super::store::Store;
@@ -14,11 +15,13 @@ pub type Constructor = dyn Fn(&Uri) -> Result<Arc<dyn Store>, Error> + Send + Sy
 // A std lock: held to look up or replace a pointer.
 static CONSTRUCTORS: LazyLock<RwLock<BTreeMap<String, Arc<Constructor>>>> = LazyLock::new(|| {
     let file: Arc<Constructor> = Arc::new(|uri| Ok(Arc::new(FilesystemStore::from_uri(uri)?)));
-    RwLock::new(BTreeMap::from([("file".to_owned(), file)]))
+    let cluster: Arc<Constructor> = Arc::new(|uri| Ok(Arc::new(ClusterStore::from_uri(uri)?)));
+    RwLock::new(BTreeMap::from([("file".to_owned(), file), ("holdfast".to_owned(), cluster)]))
 });
 
 /// The store that a URI names.
 ///
+/// - `holdfast://HOST:PORT[,HOST:PORT…]/NAMESPACE`: a cluster, see [`ClusterStore::from_uri`]
 /// - `file:///PATH`, or a bare path: a directory, see [`FilesystemStore`]
 /// - whatever was registered with [`register`]
 ///
@@ -88,7 +91,7 @@ mod tests {
     fn unknown_scheme_lists_those_that_are_known() {
         let said = error("nope://x").to_string();
         assert!(said.starts_with("unknown scheme \"nope\" in \"nope://x\"; known are: "), "{said}");
-        assert!(said.contains("file"), "{said}");
+        assert!(said.contains("known are: file, holdfast"), "{said}");
     }
 
     // P5

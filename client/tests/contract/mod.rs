@@ -313,6 +313,7 @@ async fn lists(open: Open<'_>) {
         (filter(None, &[("state", "NEW"), ("size", "2")]), vec![2]),
         (filter(None, &[("state", "new")]), vec![]),
         (filter(Some("Jo"), &[]), vec![]),
+        (filter(Some(""), &[]), vec![]),
         (filter(None, &[("none", "")]), vec![]),
     ];
     for (filter, expected) in cases {

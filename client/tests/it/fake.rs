@@ -21,6 +21,8 @@ use tokio::task::JoinSet;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::shelf::Shelf;
+
 pub(crate) const CLUSTER: &str = "0192f0c1-2c5e-7000-8000-000000000001";
 /// Longest time that a test waits for what must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -113,6 +115,11 @@ struct Shared {
 
 impl Node {
     pub(crate) async fn start(node_id: u64) -> Node {
+        Node::start_with(node_id, None).await
+    }
+
+    /// One that also keeps objects.
+    pub(crate) async fn start_with(node_id: u64, shelf: Option<Shelf>) -> Node {
         let inside = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let outside = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = inside.local_addr().unwrap();
@@ -140,7 +147,11 @@ impl Node {
             .add_service(v1::state_server::StateServer::new(fake.clone()))
             .add_service(v1::masters_server::MastersServer::new(fake.clone()))
             .add_service(v1::change_sources_server::ChangeSourcesServer::new(fake.clone()))
-            .add_service(v1::cluster_server::ClusterServer::new(fake));
+            .add_service(v1::cluster_server::ClusterServer::new(fake))
+            .add_optional_service(shelf.map(|shelf| {
+                // Objects come in messages of 1 MiB, and what names them.
+                v1::objects_server::ObjectsServer::new(shelf)
+            }));
         let mut tasks = JoinSet::new();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(inside);
         tasks.spawn(async move { routes.serve_with_incoming(incoming).await.unwrap() });
@@ -215,16 +226,27 @@ pub(crate) fn status(
     reason: &str,
     applied: &str,
 ) -> Status {
-    let metadata = HashMap::from([
-        ("applied".to_owned(), applied.to_owned()),
+    status_with(header, code, reason, &[("applied", applied), ("detail", "17")])
+}
+
+/// As [`status`] for what was not applied, with further fields.
+pub(crate) fn status_with(
+    header: &v1::ResponseHeader,
+    code: Code,
+    reason: &str,
+    fields: &[(&str, &str)],
+) -> Status {
+    let mut metadata = HashMap::from([
+        ("applied".to_owned(), "no".to_owned()),
         ("cluster_id".to_owned(), header.cluster_id.clone()),
         ("node_id".to_owned(), header.node_id.to_string()),
         ("revision".to_owned(), header.revision.to_string()),
         ("term".to_owned(), header.term.to_string()),
         ("leader_id".to_owned(), header.leader_id.to_string()),
         ("leader_endpoint".to_owned(), header.leader_endpoint.clone()),
-        ("detail".to_owned(), "17".to_owned()),
     ]);
+    let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    metadata.extend(fields);
     let details = ErrorDetails::with_error_info(reason, "holdfast", metadata);
     Status::with_error_details(code, format!("{reason} said node {}", header.node_id), details)
 }

@@ -6,3 +6,5 @@ mod leases;
 mod outcomes;
 mod persistence;
 mod sessions;
+mod shelf;
+mod uploads;

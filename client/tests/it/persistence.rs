@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use holdfast_client::persistence::{Error, FilesystemStore, Filter, Object, Store, make_store};
 
 #[path = "../contract/mod.rs"]
-mod contract;
+pub(crate) mod contract;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
