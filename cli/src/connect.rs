@@ -135,6 +135,10 @@ fn refused(reason: &str, status: Status, message: &str) -> Failure {
             .help("start the copy with an empty data directory and --join"),
         "WIPED_DIRECTORY" => Failure::new(Code::WipedDirectory, message)
             .help("remove the old member (holdfast members remove), then join as a new one"),
+        "TRANSACTION_TOO_LARGE" => Failure::new(Code::LimitReached, message)
+            .help("commit it in parts: at most 4,096 keys, and 8 MiB of keys and values"),
+        "VERSION_FROM_FUTURE" => Failure::new(Code::BadRequest, message)
+            .help("read the variable, and compare with the version that it has"),
         "SESSION_EXPIRED" | "UNKNOWN_SESSION" => Failure::new(Code::SessionExpired, message)
             .help("run the command again; it opens a new session"),
         "FAULT" => Failure::new(Code::NodeFault, message)
@@ -231,6 +235,8 @@ mod tests {
             (refused_as("UNKNOWN_OBJECT", Status::NotFound), Code::Absent),
             (refused_as("NAME_TOO_LONG", Status::InvalidArgument), Code::BadRequest),
             (refused_as("TOO_MANY_SESSIONS", Status::ResourceExhausted), Code::LimitReached),
+            (refused_as("TRANSACTION_TOO_LARGE", Status::ResourceExhausted), Code::LimitReached),
+            (refused_as("VERSION_FROM_FUTURE", Status::FailedPrecondition), Code::BadRequest),
             (refused_as("QUOTA_FULL", Status::ResourceExhausted), Code::QuotaFull),
             (refused_as("DISK_FULL", Status::ResourceExhausted), Code::DiskFull),
             (refused_as("SOMETHING_NEW", Status::FailedPrecondition), Code::Refused),

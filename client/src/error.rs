@@ -300,7 +300,7 @@ impl Refusal {
                 | "TOO_MANY_CREATORS",
                 _,
             ) => Reach::Outcome,
-            (_, Code::InvalidArgument) => Reach::Request,
+            ("TRANSACTION_TOO_LARGE", _) | (_, Code::InvalidArgument) => Reach::Request,
             (_, Code::NotFound | Code::FailedPrecondition) => Reach::Outcome,
             _ => Reach::Copy,
         }
@@ -503,6 +503,9 @@ mod tests {
             (Code::ResourceExhausted, "TOO_MANY_CREATORS", Reach::Outcome),
             (Code::FailedPrecondition, "CREATION_LOST", Reach::Outcome),
             (Code::FailedPrecondition, "IMPORT_CONFLICT", Reach::Outcome),
+            (Code::FailedPrecondition, "VERSION_FROM_FUTURE", Reach::Outcome),
+            (Code::ResourceExhausted, "TRANSACTION_TOO_LARGE", Reach::Request),
+            (Code::InvalidArgument, "DUPLICATE_KEY", Reach::Request),
             (Code::FailedPrecondition, "SESSION_EXPIRED", Reach::Forgotten),
             (Code::FailedPrecondition, "STALE_SEQ", Reach::Forgotten),
             (Code::ResourceExhausted, "TOO_MANY_UNDECIDED", Reach::Copy),

@@ -377,7 +377,8 @@ impl Caller {
                 | Event::ObjectCreated { .. }
                 | Event::Master { .. }
                 | Event::ChangeSource { .. }
-                | Event::StoredObject { .. } => {}
+                | Event::StoredObject { .. }
+                | Event::Variable { .. } => {}
             }
         }
     }

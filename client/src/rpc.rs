@@ -125,6 +125,8 @@ calls! {
     objects.commit_upload(CommitUploadRequest) -> CommitUploadResponse;
     objects.abandon_upload(AbandonUploadRequest) -> AbandonUploadResponse;
     objects.remove_objects(RemoveObjectsRequest) -> RemoveObjectsResponse;
+    stm.get_variables(GetVariablesRequest) -> GetVariablesResponse;
+    stm.commit(CommitRequest) -> CommitResponse;
     cluster.open_session(OpenSessionRequest) -> OpenSessionResponse;
     cluster.keep_session(KeepSessionRequest) -> KeepSessionResponse;
     cluster.close_session(CloseSessionRequest) -> CloseSessionResponse;
@@ -149,6 +151,7 @@ writes! {
     AwaitClaimRequest StopAwaitingRequest SetGroupRequest
     LeaseIdsRequest SaveObjectsRequest OpenUploadRequest CommitUploadRequest AbandonUploadRequest
     RemoveObjectsRequest
+    CommitRequest
 }
 
 pub(crate) use clients::{masters, objects, watch};
@@ -180,6 +183,10 @@ mod clients {
     pub(crate) fn objects(channel: Channel) -> proto::objects_client::ObjectsClient<Channel> {
         proto::objects_client::ObjectsClient::new(channel)
             .max_decoding_message_size(RESPONSE_BYTES_MAX)
+    }
+
+    pub(super) fn stm(channel: Channel) -> proto::stm_client::StmClient<Channel> {
+        proto::stm_client::StmClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX)
     }
 
     pub(crate) fn watch(channel: Channel) -> proto::watch_client::WatchClient<Channel> {

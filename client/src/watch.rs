@@ -60,6 +60,8 @@ pub enum WatchFilter {
     ChangeSource(Option<i64>),
     /// A stored object, or all of them.
     StoredObject(Option<u64>),
+    /// STM variables whose keys, as they are encoded, begin with these bytes; empty: all.
+    Variable(Vec<u8>),
 }
 
 /// A change, and the revision that made it.
@@ -140,6 +142,13 @@ pub enum Event {
         class_name: String,
         /// The revision that made it visible, which may be one shortly before; none if it was removed.
         mod_revision: Option<u64>,
+    },
+    /// An STM variable is, from this revision on:
+    Variable {
+        /// Its key, as it is encoded.
+        key: Vec<u8>,
+        /// How often it has been written since it was created; none: it was deleted.
+        version: Option<u64>,
     },
 }
 
@@ -397,6 +406,9 @@ fn filter(filter: &WatchFilter) -> proto::WatchFilter {
         WatchFilter::StoredObject(id) => {
             What::StoredObjects(proto::StoredObjectFilter { object_id: id.unwrap_or(0) })
         }
+        WatchFilter::Variable(key_prefix) => {
+            What::Variables(proto::VariableFilter { key_prefix: key_prefix.clone() })
+        }
     };
     proto::WatchFilter { what: Some(what) }
 }
@@ -432,6 +444,9 @@ fn change(event: proto::WatchEvent) -> Option<Change> {
             let proto::StoredObjectChanged { object_id: id, class_name, mod_revision } = object;
             let mod_revision = (mod_revision != 0).then_some(mod_revision);
             Event::StoredObject { id, class_name, mod_revision }
+        }
+        Wire::VariableChanged(proto::VariableChanged { key, version }) => {
+            Event::Variable { key, version: (version != 0).then_some(version) }
         }
     };
     Some(Change { revision, event })

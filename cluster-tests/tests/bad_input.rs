@@ -4,7 +4,6 @@
 //! The calls are made with the generated client, so that nothing is caught before the node; each
 //! is made on the leader and on a follower, which forwards.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -12,9 +11,8 @@ use holdfast_client::{Applied, Error};
 use holdfast_cluster_tests::Cluster;
 use holdfast_proto::v1;
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
-use crate::raw::Raw;
+use crate::raw::{Raw, refused};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -295,27 +293,4 @@ async fn a_fence_that_has_moved_on_is_refused() -> anyhow::Result<()> {
         }
     }
     cluster.finish().await
-}
-
-/// Whether a node refused it for that reason, as definitely not applied, naming these fields.
-fn refused<T>(
-    answer: Result<T, Status>,
-    code: Code,
-    reason: &str,
-    fields: &[(&str, &str)],
-) -> anyhow::Result<()> {
-    let status = answer.err().with_context(|| format!("{reason}: it was carried out"))?;
-    let details = status.get_details_error_info();
-    let info = details.with_context(|| format!("{reason}: no details: {status:?}"))?;
-    let metadata: HashMap<String, String> = info.metadata;
-    let said = format!("{} {:?} {metadata:?}", info.reason, status.message());
-    ensure!(info.reason == reason && status.code() == code, "{reason}: {:?} {said}", status.code());
-    ensure!(info.domain == "holdfast", "{reason}: domain {}", info.domain);
-    ensure!(!status.message().is_empty(), "{reason}: no message");
-    ensure!(metadata.get("applied").is_some_and(|applied| applied == "no"), "{reason}: {said}");
-    for (field, value) in fields {
-        let found = metadata.get(*field).map(String::as_str);
-        ensure!(found == Some(*value), "{reason}: {field} is not {value}: {said}");
-    }
-    Ok(())
 }

@@ -30,5 +30,6 @@ mod readme;
 mod ready;
 mod room;
 mod status;
+mod stm;
 mod sync_count;
 mod watch;

@@ -9,12 +9,31 @@
 //!   first copy may be on its way there. A stored outcome is the exception: it is the answer for good.
 //! - A session that is past half of its idle time goes through the log, so that using it keeps it alive.
 //! - A refusal is given here only if no later state would give another answer.
+//! - What a session has sent before counts: nothing is answered while a write of that session is pending which
+//!   it relies on. Writes of other sessions that are pending have no place in the order yet.
+//!
+//! # Commits of variables
+//!
+//! A commit is answered without an entry if a comparison fails in the applied state, or if all hold and it
+//! writes nothing. It then takes place at the state that the answer was read from, behind the barrier: later
+//! than every write that was acknowledged before it came, and before all that are pending. That is an order
+//! which other sessions cannot tell from any other, for their pending writes overlap with it. A loser in
+//! a race for a variable is so answered while the winners that come after are on their way, and the log and
+//! the disk carry winners only.
+//!
+//! Its own session could tell. A client may send a commit behind another one without waiting for its answer,
+//! and it takes effect behind it: a delete that is pending makes "is not there" hold, and any write makes a
+//! comparison of an earlier version fail. So while a write of the same session to *any* of the compared
+//! variables is pending, a commit goes through the log, whichever of its comparisons failed: that is one rule,
+//! and costs an entry only where a client races with itself.
+//!
+//! That a comparison names a version from the future is for apply to say: this state may only be behind.
 
 use crate::machine::Stop;
 use crate::sessions::Standing;
 use crate::{
     Command, Refusal, Reply, Request, Response, State, changesources, creators, masters, sessions,
-    state,
+    state, stm,
 };
 
 /// What to do with a request.
@@ -23,7 +42,8 @@ pub enum Admission {
     /// Propose it; its notes are filled in.
     Propose,
     /// It changes nothing: answer, once a read barrier that began after admission has passed, and if no
-    /// write to [`Request::conflict_key`] is pending; else propose it.
+    /// write is pending that [touches](Request::touches) what it [relies on](Request::relies_on); else
+    /// propose it.
     Answer(Response),
     /// Answer: nothing later can change this, and it is already durable on a quorum.
     AnswerNow(Response),
@@ -105,6 +125,9 @@ impl State {
                 creators::known(self.view(), command)?.map(Reply::Creators)
             }
             Command::Import(_) | Command::Objects(_) => None,
+            Command::Stm(command) => {
+                stm::known(self.view(), self.header().revision, command)?.map(Reply::Stm)
+            }
         })
     }
 }
@@ -115,6 +138,10 @@ fn is_final(reply: &Reply) -> bool {
         Reply::State(reply) => matches!(reply, state::Reply::ObjectId(_)),
         Reply::Masters(reply) => matches!(reply, masters::Reply::Id(_)),
         Reply::ChangeSources(reply) => matches!(reply, changesources::Reply::Id(_)),
-        Reply::Session(_) | Reply::Creators(_) | Reply::Import(_) | Reply::Objects(_) => false,
+        Reply::Session(_)
+        | Reply::Creators(_)
+        | Reply::Import(_)
+        | Reply::Objects(_)
+        | Reply::Stm(_) => false,
     }
 }

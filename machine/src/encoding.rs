@@ -3,9 +3,10 @@
 //! # Keys
 //!
 //! A key is a table's prefix byte and then its parts, one behind the other: unsigned numbers as eight bytes
-//! big-endian, signed ones the same with the sign bit flipped, text as its UTF-8 with each 0x00 spelt
-//! 0x00 0xff and 0x00 0x00 behind it. Comparing two keys as bytes compares their parts in turn, and the
-//! bytes of a leading part are a prefix of exactly the keys that begin with it.
+//! big-endian, signed ones the same with the sign bit flipped, byte strings with each 0x00 spelt 0x00 0xff
+//! and 0x00 0x00 behind them, text as its UTF-8. Comparing two keys as bytes compares their parts in turn,
+//! and the bytes of a leading part, or of the beginning of a byte string, are a prefix of exactly the keys
+//! that begin with it.
 //!
 //! # Values
 //!
@@ -176,32 +177,66 @@ impl DecodeKey for i64 {
     }
 }
 
-impl EncodeKey for &str {
-    type Owned = String;
+/// A byte string, as a part of a key.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ByteString(pub(crate) Vec<u8>);
+
+impl std::fmt::Debug for ByteString {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl EncodeKey for &[u8] {
+    type Owned = ByteString;
     fn encode_key(&self, out: &mut Vec<u8>) {
-        for (nth, piece) in self.as_bytes().split(|byte| *byte == 0).enumerate() {
+        Beginning(self).encode_key(out);
+        out.extend_from_slice(&[0, 0]);
+    }
+}
+
+impl DecodeKey for ByteString {
+    fn decode_key(input: &mut &[u8]) -> Result<Self, CodecError> {
+        let mut bytes = Vec::new();
+        loop {
+            let zero = input.iter().position(|byte| *byte == 0).ok_or(CodecError::MalformedKey)?;
+            bytes.extend_from_slice(&input[..zero]);
+            *input = &input[zero..];
+            match take(input)? {
+                [_, 0] => return Ok(ByteString(bytes)),
+                [_, 0xff] => bytes.push(0),
+                [_, _] => return Err(CodecError::MalformedKey),
+            }
+        }
+    }
+}
+
+/// The beginning of a byte string, to look for keys by.
+pub(crate) struct Beginning<'a>(pub(crate) &'a [u8]);
+
+impl EncodeKey for Beginning<'_> {
+    /// It is no whole part: there is nothing to decode.
+    type Owned = ();
+    fn encode_key(&self, out: &mut Vec<u8>) {
+        for (nth, piece) in self.0.split(|byte| *byte == 0).enumerate() {
             if nth > 0 {
                 out.extend_from_slice(&[0, 0xff]);
             }
             out.extend_from_slice(piece);
         }
-        out.extend_from_slice(&[0, 0]);
+    }
+}
+
+impl EncodeKey for &str {
+    type Owned = String;
+    fn encode_key(&self, out: &mut Vec<u8>) {
+        self.as_bytes().encode_key(out);
     }
 }
 
 impl DecodeKey for String {
     fn decode_key(input: &mut &[u8]) -> Result<Self, CodecError> {
-        let mut text = Vec::new();
-        loop {
-            let zero = input.iter().position(|byte| *byte == 0).ok_or(CodecError::MalformedKey)?;
-            text.extend_from_slice(&input[..zero]);
-            *input = &input[zero..];
-            match take(input)? {
-                [_, 0] => break,
-                [_, 0xff] => text.push(0),
-                [_, _] => return Err(CodecError::MalformedKey),
-            }
-        }
+        let ByteString(text) = ByteString::decode_key(input)?;
         String::from_utf8(text).map_err(|_| CodecError::MalformedKey)
     }
 }
@@ -304,6 +339,25 @@ mod tests {
         assert!(key(("a", 1i64)).starts_with(&key("a")));
         assert!(!key(("ab", 1i64)).starts_with(&key("a")));
         assert!(!key(("a\0", 1i64)).starts_with(&key("a")));
+    }
+
+    #[test]
+    fn a_beginning_is_a_prefix_of_exactly_what_begins_with_it() {
+        let all: Vec<Vec<u8>> = (0..4 * 4 * 4)
+            .map(|nth| {
+                let digits = [nth / 16 % 4, nth / 4 % 4, nth % 4];
+                digits
+                    .iter()
+                    .filter_map(|digit| [None, Some(0), Some(1), Some(0xff)][*digit])
+                    .collect()
+            })
+            .collect();
+        for whole in &all {
+            for part in &all {
+                let is_prefix = key((whole.as_slice(), 7u8)).starts_with(&key(Beginning(part)));
+                assert_eq!(is_prefix, whole.starts_with(part), "{whole:?}, {part:?}");
+            }
+        }
     }
 
     #[test]

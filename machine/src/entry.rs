@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::encoding::{self, CodecError};
 use crate::limits::{DECODE_BYTES_MAX, OUTCOME_BYTES_MAX};
 use crate::table::Value;
-use crate::{Refusal, changesources, creators, import, masters, objects, sessions, state};
+use crate::{Refusal, changesources, creators, import, masters, objects, sessions, state, stm};
 
 const ENTRY_VERSION: u8 = 1;
 const REQUEST_VERSION: u8 = 1;
@@ -81,6 +81,8 @@ pub enum Command {
     Import(import::Command),
     /// Stored objects.
     Objects(objects::Command),
+    /// Variables.
+    Stm(stm::Command),
 }
 
 /// What was done, by connector.
@@ -100,6 +102,8 @@ pub enum Reply {
     Import(import::Reply),
     /// Stored objects.
     Objects(objects::Reply),
+    /// Variables.
+    Stm(stm::Reply),
 }
 
 /// The answer to one request.
@@ -134,22 +138,48 @@ impl Request {
             Command::Creators(command) => command.validate()?,
             Command::Import(command) => command.validate()?,
             Command::Objects(command) => command.validate()?,
+            Command::Stm(command) => command.validate()?,
         }
         self.origin.map(|_| ()).ok_or(Refusal::SessionRequired)
     }
 
-    /// The row that this write touches, so that a proposer can tell whether a write to it is pending.
-    /// None for all but reads-before-writes of object state.
-    pub fn conflict_key(&self) -> Option<Vec<u8>> {
+    /// What this write may change, so that a proposer can tell whether such a write is pending. Nothing for
+    /// all but what an answer of [`Admission::Answer`] can rely on.
+    ///
+    /// [`Admission::Answer`]: crate::Admission::Answer
+    pub fn touches(&self) -> Vec<Vec<u8>> {
         match &self.command {
-            Command::State(command) => command.item_key(),
-            Command::Creators(command) => command.item_key(),
+            Command::State(command) => command.item_key().into_iter().collect(),
+            Command::Creators(command) => command.item_key().into_iter().collect(),
+            Command::Stm(command) => self.in_its_session(command.written_keys()),
+            Command::Session(_)
+            | Command::Masters(_)
+            | Command::ChangeSources(_)
+            | Command::Import(_)
+            | Command::Objects(_) => Vec::new(),
+        }
+    }
+
+    /// What an answer without a log entry relies on: no write that touches any of it may be pending. None if
+    /// there is no such answer.
+    pub fn relies_on(&self) -> Option<Vec<Vec<u8>>> {
+        match &self.command {
+            Command::State(command) => command.item_key().map(|key| vec![key]),
+            Command::Creators(command) => command.item_key().map(|key| vec![key]),
+            Command::Stm(command) => Some(self.in_its_session(command.compared_keys())),
             Command::Session(_)
             | Command::Masters(_)
             | Command::ChangeSources(_)
             | Command::Import(_)
             | Command::Objects(_) => None,
         }
+    }
+
+    /// Rows as one session writes and compares them: other sessions' writes are none of its concern.
+    /// [`State::admit`](crate::State::admit) says why.
+    fn in_its_session(&self, keys: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+        let session = self.origin.map_or(0, |origin| origin.session).to_be_bytes();
+        keys.map(|key| [key.as_slice(), &session].concat()).collect()
     }
 
     /// About how many bytes the request takes in an entry; never less than its names and value take.
@@ -165,6 +195,7 @@ impl Request {
                 Command::Creators(command) => command.text_bytes(),
                 Command::Import(command) => command.text_bytes(),
                 Command::Objects(command) => command.text_bytes(),
+                Command::Stm(command) => command.text_bytes(),
             }
     }
 }
@@ -190,11 +221,23 @@ impl Value for Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Bytes;
 
     fn request(command: Command) -> Request {
         let (session, seq) = (u64::MAX, u64::MAX);
         let origin = Origin { session, seq, first_incomplete: u64::MAX, resent: true };
         Request { origin: Some(origin), command }
+    }
+
+    fn commit(text: &str) -> stm::Command {
+        let (namespace, text) = (text.to_owned(), || Bytes::from(text.as_bytes()));
+        let (version, mod_revision) = (u64::MAX, Some(u64::MAX));
+        let codec = stm::Codec::Pickle;
+        stm::Command {
+            namespace,
+            comparisons: vec![stm::Comparison { key: text(), version, mod_revision }; 20],
+            writes: vec![stm::Write::Put { key: text(), codec, value: text() }; 20],
+        }
     }
 
     /// The largest of each kind, but for its texts.
@@ -262,6 +305,7 @@ mod tests {
                 namespace: text.to_owned(),
                 ids: vec![big.1; 100],
             })),
+            request(Command::Stm(commit(text))),
         ]
     }
 
@@ -302,12 +346,40 @@ mod tests {
     }
 
     #[test]
-    fn only_writes_of_items_have_a_key_to_conflict_on() {
-        let keys: Vec<_> = all("a").iter().map(Request::conflict_key).collect();
-        assert_eq!(keys[0], Some(b"\x22a\0\0\0\0\0\0\0\0\0\0a\0\0".to_vec()));
+    fn only_items_and_variables_can_be_relied_on() {
+        let all = all("a");
+        let keys: Vec<_> = all[..8].iter().map(Request::relies_on).collect();
+        assert_eq!(keys[0], Some(vec![b"\x22a\0\0\0\0\0\0\0\0\0\0a\0\0".to_vec()]));
         assert_eq!(keys[0], keys[1]);
         assert_eq!(keys[2..6], [None, None, None, None]);
         assert_eq!(keys[7], None);
         assert_eq!(keys[6], keys[0], "a value ends the queue to create it");
+        for (request, relies_on) in all.iter().zip(keys) {
+            assert_eq!(request.touches(), relies_on.unwrap_or_default(), "{request:?}");
+        }
+    }
+
+    // T2
+    #[test]
+    fn a_commit_relies_on_what_it_compares_and_touches_what_it_writes() {
+        let key = |text: &str| Bytes::from(text.as_bytes());
+        let compared = stm::Comparison { key: key("x"), version: 1, mod_revision: None };
+        let written = [
+            stm::Write::Put { key: key("y"), codec: stm::Codec::Json, value: key("1") },
+            stm::Write::Delete { key: key("z") },
+        ];
+        let mut request = request(Command::Stm(stm::Command {
+            namespace: "a".to_owned(),
+            comparisons: vec![compared],
+            writes: written.into(),
+        }));
+        let of_session = |session: &[u8; 8]| {
+            let row = |key: &str| [b"\x50a\0\0", key.as_bytes(), b"\0\0", session].concat();
+            (Some(vec![row("x")]), vec![row("y"), row("z")])
+        };
+        assert_eq!((request.relies_on(), request.touches()), of_session(&[255; 8]));
+        request.origin = request.origin.map(|origin| Origin { session: 7, ..origin });
+        let another = of_session(&[0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!((request.relies_on(), request.touches()), another, "another session's affair");
     }
 }

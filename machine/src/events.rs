@@ -15,7 +15,7 @@
 
 use crate::fault::Fault;
 use crate::machine::Change;
-use crate::{changesources, creators, masters, objects, state};
+use crate::{changesources, creators, masters, objects, state, stm};
 
 /// What a change is, for those who watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Event {
     ChangeSource(changesources::Event),
     /// A stored object.
     StoredObject(objects::Event),
+    /// A variable.
+    Variable(stm::Event),
 }
 
 impl Event {
@@ -38,6 +40,7 @@ impl Event {
             Event::Master(event) => &event.namespace,
             Event::ChangeSource(event) => &event.namespace,
             Event::StoredObject(event) => event.namespace(),
+            Event::Variable(event) => &event.namespace,
         }
     }
 }
@@ -50,6 +53,7 @@ impl Change {
             || masters::is_event(&self.key)
             || changesources::is_event(&self.key)
             || objects::is_event(&self.key)
+            || stm::is_event(&self.key)
     }
 
     /// The event that it is; None for bookkeeping.
@@ -63,6 +67,7 @@ impl Change {
                 changesources::event(key, value).map(|event| event.map(Event::ChangeSource))
             })
             .or_else(|| objects::event(key, value).map(|event| event.map(Event::StoredObject)))
+            .or_else(|| stm::event(key, value).map(|event| event.map(Event::Variable)))
             .transpose()
     }
 }

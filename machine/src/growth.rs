@@ -2,9 +2,9 @@
 //!
 //! # Model
 //!
-//! Growth is what clients store: objects, values, bodies, and the names of masters and change sources. Everything
-//! else goes on when there is no room left: removing, giving back, and whatever keeps sessions, leases and
-//! claims alive. Those rows have bounds of their own ([`limits`](crate::limits)), so they fit into a reserve.
+//! Growth is what clients store: objects, values, bodies, variables, and the names of masters and change
+//! sources. Everything else goes on when there is no room left: removing, giving back, and whatever keeps
+//! sessions, leases and claims alive. Those rows have bounds of their own ([`limits`](crate::limits)), so they fit into a reserve.
 //!
 //! # Invariants
 //!
@@ -15,7 +15,9 @@
 //! - Apply never asks: a quota is no part of the replicated function.
 
 use crate::fault::Fault;
-use crate::{Command, Request, State, changesources, creators, import, masters, objects, state};
+use crate::{
+    Command, Request, State, changesources, creators, import, masters, objects, state, stm,
+};
 
 /// What a row takes beside its names and its value, in bytes at most: prefix, version, numbers, lengths.
 const ROW_EXTRA_BYTES: usize = 64;
@@ -42,6 +44,7 @@ impl State {
             Command::Creators(command) => Ok(creators::growth(self.view(), command)),
             Command::Import(command) => Ok(import::growth(command)),
             Command::Objects(command) => Ok(objects::growth(command)),
+            Command::Stm(command) => stm::growth(self.view(), command),
         }
     }
 }
@@ -225,6 +228,38 @@ mod tests {
             apply(&mut state, objects::Command::Remove { namespace: namespace(), ids }).1,
             0
         );
+    }
+
+    // G9
+    #[test]
+    fn a_transaction_grows_by_what_is_new_and_what_gets_longer() {
+        let put = |key: &str, bytes: usize| stm::Write::Put {
+            key: key.as_bytes().into(),
+            codec: stm::Codec::Bytes,
+            value: vec![b'7'; bytes].into(),
+        };
+        let commit = |writes: Vec<stm::Write>| {
+            let (namespace, comparisons) = (NAMESPACE.to_owned(), Vec::new());
+            let command = Command::Stm(stm::Command { namespace, comparisons, writes });
+            let origin = Origin { session: 1, seq: 9, first_incomplete: 9, resent: false };
+            Request { origin: Some(origin), command }
+        };
+        let mut state = full();
+        let first = commit(vec![put("a\0\0\0", 100), put("b", 50)]);
+        let growth = state.growth(&first);
+        let before = state.bytes();
+        let entry = Entry { clock_ms: 1, wall_ms: 1, requests: vec![first] };
+        let at = LogPosition { term: 1, index: 1 };
+        let applied = state.apply(at, Payload::Batch(&entry)).expect("it is in order");
+        assert!(applied.responses[0].outcome.is_ok(), "{:?}", applied.responses);
+        let grown = state.bytes() - before;
+        assert!(grown > 150 && growth >= grown, "{grown} bytes, {growth} expected");
+        let delete = stm::Write::Delete { key: b"b".as_slice().into() };
+        let next = [put("a\0\0\0", 130), put("c", 5), delete];
+        assert_eq!(state.growth(&commit(next[..1].to_vec())), 30, "what gets longer");
+        assert!(state.growth(&commit(next[..2].to_vec())) > 35 + 64, "and what is new");
+        assert_eq!(state.growth(&commit(next[2..].to_vec())), 0, "what is deleted");
+        assert_eq!(state.growth(&commit(vec![put("b", 50)])), 0, "what stays as long");
     }
 
     // G9

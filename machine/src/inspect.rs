@@ -7,7 +7,7 @@ use crate::fault::{Fault, spell_key};
 use crate::header::{self, Header};
 use crate::{
     State, changesources, chunks, creators, groups, leases, masters, objects, queues, sessions,
-    state, table,
+    state, stm, table,
 };
 
 /// Spells a row, or without a value its removal, for people. The form is not fixed.
@@ -29,6 +29,7 @@ pub fn describe(key: &[u8], value: Option<&[u8]>) -> Result<String, Fault> {
         .or_else(|| queues::describe(key, value))
         .or_else(|| groups::describe(key, value))
         .or_else(|| objects::describe(key, value))
+        .or_else(|| stm::describe(key, value))
         .unwrap_or_else(|| Ok(format!("row {} of no known table", spell_key(key))))
 }
 
@@ -54,6 +55,7 @@ impl State {
         masters::audit(view, revision, &mut broken)?;
         changesources::audit(view, revision, &mut broken)?;
         objects::audit(view, revision, &mut broken)?;
+        stm::audit(view, revision, &mut broken)?;
         Ok(broken)
     }
 }

@@ -9,7 +9,7 @@
 //! A request comes with the session it was made in, so that a retry finds the outcome of the first try
 //! ([`sessions`]). What a request does belongs to its connector: [`state`] (object state) with [`creators`]
 //! (who may create a value), [`masters`] (masters and their leases), [`changesources`] (who owns a change
-//! source) and [`objects`] (stored objects).
+//! source), [`objects`] (stored objects) and [`stm`] (variables that transactions share).
 //!
 //! # Invariants
 //!
@@ -35,7 +35,7 @@
 //! | `admit.rs`, `growth.rs` | what the leader can decide before it proposes; how much a request adds |
 //! | `table.rs`, `encoding.rs` | typed tables over the map; ordered keys, versioned values |
 //! | `sessions.rs` | exactly-once |
-//! | `state.rs`, `masters.rs`, `changesources.rs`, `objects.rs` | one connector each |
+//! | `state.rs`, `masters.rs`, `changesources.rs`, `objects.rs`, `stm.rs` | one connector each |
 //! | `creators.rs` | who may create a value, and who waits for that |
 //! | `import.rs` | taking in rows from elsewhere |
 //! | `events.rs` | what changes mean to those who watch |
@@ -51,8 +51,7 @@
 //!
 //! # What it leaves out
 //!
-//! The API's protocol buffers, the log, the disk, who watches and quotas: they are the node's. STM variables
-//! have no commands yet.
+//! The API's protocol buffers, the log, the disk, who watches and quotas: they are the node's.
 
 #![forbid(unsafe_code)]
 // Floats round differently; clippy.toml bans the rest of what apply may not depend on.
@@ -85,6 +84,7 @@ mod queues;
 mod refusal;
 pub mod sessions;
 pub mod state;
+pub mod stm;
 mod stored;
 mod table;
 mod uploads;

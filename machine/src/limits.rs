@@ -105,6 +105,14 @@ pub const IMPORT_BYTES_MAX: u64 = 2 << 20;
 /// JSON still tell it from the next.
 pub const IMPORT_ID_MAX: u64 = 1 << 53;
 
+/// Most keys in one transaction: bounds what one apply can take. One that is compared and written counts once.
+pub const TRANSACTION_KEYS_MAX: usize = 4096;
+/// Most bytes of keys and values in one transaction (8 MiB), each key as often as it is named: with the
+/// numbers beside them they fit into an entry.
+pub const TRANSACTION_BYTES_MAX: usize = 8 << 20;
+/// Most failed comparisons that a reply names: their numbers fit into an outcome.
+pub const CONFLICTS_NAMED_MAX: usize = 256;
+
 /// Most requests in one entry: bounds what one apply can take.
 pub const REQUESTS_PER_ENTRY_MAX: usize = 256;
 /// Size at which a batch of requests is closed, in bytes; only a single request may be larger.

@@ -29,7 +29,8 @@ use crate::sessions::Standing;
 use crate::table::{Rows, Touched, Txn, View};
 use crate::{
     BodyChange, Bytes, Command, Entry, Origin, Refusal, Reply, Request, Response, changesources,
-    chunks, claims, creators, import, leases, masters, objects, queues, sessions, state, uploads,
+    chunks, claims, creators, import, leases, masters, objects, queues, sessions, state, stm,
+    uploads,
 };
 
 /// What an entry carries.
@@ -352,7 +353,8 @@ impl State {
             | Command::ChangeSources(_)
             | Command::Creators(_)
             | Command::Import(_)
-            | Command::Objects(_) => Kind::Write,
+            | Command::Objects(_)
+            | Command::Stm(_) => Kind::Write,
         };
         let outcome = self.step(wall_ms, kind, made, |txn| match &request.command {
             Command::Session(command) => sessions::apply(txn, command).map(Reply::Session),
@@ -364,6 +366,7 @@ impl State {
             Command::Creators(command) => creators::apply(txn, command).map(Reply::Creators),
             Command::Import(command) => import::apply(txn, session, command).map(Reply::Import),
             Command::Objects(command) => objects::apply(txn, command).map(Reply::Objects),
+            Command::Stm(command) => stm::apply(txn, command).map(Reply::Stm),
         })?;
         Ok(self.respond(outcome))
     }
@@ -379,7 +382,8 @@ impl State {
             | Command::State(_)
             | Command::Creators(_)
             | Command::Import(_)
-            | Command::Objects(_) => Ok(None),
+            | Command::Objects(_)
+            | Command::Stm(_) => Ok(None),
             Command::Masters(_) | Command::ChangeSources(_)
                 if masters::first_lapsed(view)?.is_none() =>
             {

@@ -294,6 +294,41 @@ pub enum Refusal {
         /// How many there may be.
         allowed: u64,
     },
+    /// A transaction compares, or writes, a variable twice.
+    #[error("{field} {first} and {again} have the same key")]
+    DuplicateKey {
+        /// In which of its lists.
+        field: Field,
+        /// The first place of the key in it, from 0 on.
+        first: u64,
+        /// The second place.
+        again: u64,
+    },
+    /// A transaction has too many keys, or takes too many bytes.
+    #[error("the transaction has {actual} {field}, {allowed} are allowed; split it up")]
+    TransactionTooLarge {
+        /// Of what it has too many.
+        field: Field,
+        /// How many it has.
+        actual: u64,
+        /// How many it may have.
+        allowed: u64,
+    },
+    /// A comparison names what its variable has never had.
+    #[error(
+        "comparison {nth} names {field} {actual}, and its variable has {found}: that never was; \
+         read it again"
+    )]
+    VersionFromFuture {
+        /// The comparison's place in the transaction, from 0 on.
+        nth: u64,
+        /// What it names: the version or the modification revision.
+        field: Field,
+        /// What it says.
+        actual: u64,
+        /// What is here.
+        found: u64,
+    },
 }
 
 /// What kind of no a refusal is; decides the status that a caller sees.
@@ -356,6 +391,20 @@ pub enum Field {
     ChunkBytes,
     /// How long an upload lives after something was staged.
     IdleMs,
+    /// The key of a variable.
+    Key,
+    /// How many keys a transaction has.
+    Keys,
+    /// How many bytes the keys and values of a transaction take.
+    Bytes,
+    /// What a transaction compares.
+    Comparisons,
+    /// What a transaction writes.
+    Writes,
+    /// How often a variable was written since it was created.
+    Version,
+    /// The revision that wrote a variable last.
+    ModRevision,
 }
 
 impl Field {
@@ -384,6 +433,13 @@ impl Field {
             Field::Chunks => "chunks",
             Field::ChunkBytes => "chunk_bytes",
             Field::IdleMs => "idle_ms",
+            Field::Key => "key",
+            Field::Keys => "keys",
+            Field::Bytes => "bytes",
+            Field::Comparisons => "comparisons",
+            Field::Writes => "writes",
+            Field::Version => "version",
+            Field::ModRevision => "mod_revision",
         }
     }
 }
@@ -432,6 +488,9 @@ impl Refusal {
             Refusal::MissingChunk { .. } => "MISSING_CHUNK",
             Refusal::IncompleteUpload { .. } => "INCOMPLETE_UPLOAD",
             Refusal::TooManyUploads { .. } => "TOO_MANY_UPLOADS",
+            Refusal::DuplicateKey { .. } => "DUPLICATE_KEY",
+            Refusal::TransactionTooLarge { .. } => "TRANSACTION_TOO_LARGE",
+            Refusal::VersionFromFuture { .. } => "VERSION_FROM_FUTURE",
         }
     }
 
@@ -448,7 +507,8 @@ impl Refusal {
             | Refusal::OutOfBounds { .. }
             | Refusal::UnissuedId { .. }
             | Refusal::RepeatedId { .. }
-            | Refusal::ObjectTooLarge { .. } => RefusalKind::InvalidArgument,
+            | Refusal::ObjectTooLarge { .. }
+            | Refusal::DuplicateKey { .. } => RefusalKind::InvalidArgument,
             Refusal::UnknownObject { .. }
             | Refusal::UnknownMaster { .. }
             | Refusal::UnknownChangeSource { .. }
@@ -463,7 +523,8 @@ impl Refusal {
             | Refusal::CreationLost { .. }
             | Refusal::ImportConflict { .. }
             | Refusal::MissingChunk { .. }
-            | Refusal::IncompleteUpload { .. } => RefusalKind::FailedPrecondition,
+            | Refusal::IncompleteUpload { .. }
+            | Refusal::VersionFromFuture { .. } => RefusalKind::FailedPrecondition,
             Refusal::TooManyUndecided { .. }
             | Refusal::TooManySessions { .. }
             | Refusal::TooManyClaims { .. }
@@ -471,18 +532,13 @@ impl Refusal {
             | Refusal::TooManyPlaces { .. }
             | Refusal::TooManyMembers { .. }
             | Refusal::TooManyCreators { .. }
-            | Refusal::TooManyUploads { .. } => RefusalKind::ResourceExhausted,
+            | Refusal::TooManyUploads { .. }
+            | Refusal::TransactionTooLarge { .. } => RefusalKind::ResourceExhausted,
         }
     }
 
     /// What it is about, by name, for programs that show or compare it.
     pub fn fields(&self) -> Vec<(&'static str, String)> {
-        let of = |name, value: &dyn ToString| (name, value.to_string());
-        let size = |actual: &u64, allowed: &u64| [of("actual", actual), of("allowed", allowed)];
-        let bounds = |field: &dyn ToString, actual: &u64, min: &u64, max: &u64| {
-            vec![of("field", field), of("actual", actual), of("min", min), of("max", max)]
-        };
-        let with = |first, rest: [_; 2]| [first].into_iter().chain(rest).collect();
         match self {
             Refusal::SessionRequired => vec![],
             Refusal::SessionExpired { session } => vec![of("session_id", session)],
@@ -499,7 +555,8 @@ impl Refusal {
                 with(of("field", &"value"), size(actual, allowed))
             }
             Refusal::NameEmpty { field } => vec![of("field", field)],
-            Refusal::NameTooLong { field, actual, allowed } => {
+            Refusal::NameTooLong { field, actual, allowed }
+            | Refusal::TransactionTooLarge { field, actual, allowed } => {
                 with(of("field", field), size(actual, allowed))
             }
             Refusal::BadId { field, value } => vec![of("field", field), of("value", value)],
@@ -542,13 +599,38 @@ impl Refusal {
             Refusal::IncompleteUpload { upload, actual, expected } => {
                 with(of("upload_id", upload), [of("actual", actual), of("expected", expected)])
             }
+            Refusal::DuplicateKey { field, first, again } => {
+                vec![of("field", field), of("first", first), of("again", again)]
+            }
+            Refusal::VersionFromFuture { nth, field, actual, found } => {
+                vec![of("nth", nth), of("field", field), of("actual", actual), of("found", found)]
+            }
         }
     }
 }
 
+/// A field of a refusal: its name, and what it is.
+type Named = (&'static str, String);
+
+fn of(name: &'static str, value: &dyn ToString) -> Named {
+    (name, value.to_string())
+}
+
+fn size(actual: &u64, allowed: &u64) -> [Named; 2] {
+    [of("actual", actual), of("allowed", allowed)]
+}
+
+fn bounds(field: &dyn ToString, actual: &u64, min: &u64, max: &u64) -> Vec<Named> {
+    vec![of("field", field), of("actual", actual), of("min", min), of("max", max)]
+}
+
+fn with(first: Named, rest: [Named; 2]) -> Vec<Named> {
+    [first].into_iter().chain(rest).collect()
+}
+
 /// Refuses an empty or a too long name.
-pub(crate) fn check_name(field: Field, name: &str) -> Result<(), Refusal> {
-    let (actual, allowed) = (name.len() as u64, limits::NAME_BYTES_MAX as u64);
+pub(crate) fn check_name(field: Field, name: &(impl AsRef<[u8]> + ?Sized)) -> Result<(), Refusal> {
+    let (actual, allowed) = (name.as_ref().len() as u64, limits::NAME_BYTES_MAX as u64);
     match actual {
         0 => Err(Refusal::NameEmpty { field }),
         _ if actual > allowed => Err(Refusal::NameTooLong { field, actual, allowed }),
@@ -617,6 +699,9 @@ mod tests {
             Refusal::MissingChunk { id: 6, hash: "ab".to_owned() },
             Refusal::IncompleteUpload { upload: 5, actual, expected: 8 },
             Refusal::TooManyUploads { actual, allowed },
+            Refusal::DuplicateKey { field: Field::Writes, first: 2, again: 7 },
+            Refusal::TransactionTooLarge { field: Field::Bytes, actual, allowed },
+            Refusal::VersionFromFuture { nth: 3, field: Field::Version, actual, found: 8 },
         ]
     }
 
@@ -658,6 +743,9 @@ mod tests {
             "0101011f06026162",
             "01010120050908",
             "010101210908",
+            "010101221a0207",
+            "01010123180908",
+            "01010124031b0908",
         ];
         for (refusal, expected) in all().into_iter().zip(expected) {
             let response = Response { revision: 1, outcome: Err(refusal) };

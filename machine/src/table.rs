@@ -13,7 +13,7 @@
 //! - Changes come in the order of their keys.
 //! - Prefixes are never given to another table. In use: 0x00 header, 0x01 counters, 0x10–0x12 sessions,
 //!   0x20–0x22 state, 0x23–0x25 creators, 0x30–0x33 masters, 0x40–0x46 change sources,
-//!   0x60–0x66 stored objects. Removed: none.
+//!   0x50 variables, 0x60–0x66 stored objects. Removed: none.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -222,8 +222,10 @@ impl<K: DecodeKey, V: Value> Table<K, V> {
         leading: impl EncodeKey,
         after: impl EncodeKey<Owned = K>,
     ) -> impl Iterator<Item = Result<(K, V::At<'a>), Fault>> {
-        let end = behind(&self.bytes(&leading));
-        rows_between::<K, V>(view, Bound::Excluded(&self.bytes(&after)), end)
+        let (leading, after) = (self.bytes(&leading), self.bytes(&after));
+        let start =
+            if after < leading { Bound::Included(&*leading) } else { Bound::Excluded(&*after) };
+        rows_between::<K, V>(view, start, behind(&leading))
     }
 
     /// All rows, in order.
@@ -429,6 +431,8 @@ mod tests {
         assert_eq!(of_a.map(scan), Ok(vec![(1, 10), (2, 20)]));
         let behind: Result<Vec<_>, Fault> = NUMBERS.scan_after(view, "a", ("a", 1u64)).collect();
         assert_eq!(behind.map(scan), Ok(vec![(2, 20)]));
+        let of_b: Result<Vec<_>, Fault> = NUMBERS.scan_after(view, "b", ("a", 1u64)).collect();
+        assert_eq!(of_b.map(scan), Ok(vec![(1, 11)]), "only what begins with the leading parts");
         assert_eq!(NUMBERS.scan_all(view).count(), 3);
         let of_b: Vec<_> = NUMBERS.keys(view, "b").collect();
         assert_eq!(of_b, [Ok(("b".to_owned(), 1))]);

@@ -73,6 +73,11 @@ fn changesources() {
 }
 
 #[test]
+fn stm() {
+    run_area("stm");
+}
+
+#[test]
 fn events() {
     run_area("events");
 }

@@ -8,8 +8,8 @@
 //! Invariants:
 //! - Nothing is admitted before the epoch exists (see [`crate::leadership`]), and a proposal that
 //!   finds another term is dead: it was not and never will be applied.
-//! - A request that needs no entry (a value equal to the present one) is answered only behind a
-//!   read barrier and with no write to the same key on its way.
+//! - A request that needs no entry (a value equal to the present one, a commit that conflicts) is
+//!   answered only behind a read barrier and with no write on its way that it relies on.
 //! - No acknowledgement leaves after a sync has failed on this node.
 
 use std::collections::HashMap;
@@ -219,10 +219,13 @@ impl Worker {
                         return fail_all(vec![pending.answer], &failed);
                     }
                 }
-                if let Some(key) = pending.request.conflict_key() {
+                let touched = pending.request.touches();
+                if !touched.is_empty() {
                     let mut keys = lock(&self.on_their_way);
-                    *keys.entry(key.clone()).or_default() += 1;
-                    open.keys.push(key);
+                    for key in &touched {
+                        *keys.entry(key.clone()).or_default() += 1;
+                    }
+                    open.keys.extend(touched);
                 }
                 open.bytes += pending.request.encoded_len_hint();
                 open.requests.push(pending.request);
@@ -242,17 +245,20 @@ impl Worker {
     }
 
     /// Answers without an entry if the state still says so after a quorum has confirmed the lead
-    /// and no write to the key is on its way; else the request goes through the log.
+    /// and nothing is on its way that the answer relies on; else the request goes through the log.
     fn answer_behind_barrier(&self, mut pending: Pending) {
         let reads = self.reads.clone();
         let applied = Arc::clone(&self.applied);
         let on_their_way = Arc::clone(&self.on_their_way);
         let requeue = self.requeue.clone();
-        let key = pending.request.conflict_key();
+        let relies_on = pending.request.relies_on();
         runtime::spawn(async move {
             if reads.barrier_here().await {
-                let quiet = key.is_some_and(|key| !lock(&on_their_way).contains_key(&key));
-                if quiet
+                let is_quiet = relies_on.is_some_and(|keys| {
+                    let on_their_way = lock(&on_their_way);
+                    !keys.iter().any(|key| on_their_way.contains_key(key))
+                });
+                if is_quiet
                     && let Admission::Answer(response) = applied.state().admit(&mut pending.request)
                 {
                     // Nobody waits any more: nothing was written.

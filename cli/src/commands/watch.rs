@@ -1,7 +1,7 @@
 //! `holdfast watch` and `holdfast state watch`: what changes, one line each, until interrupted.
 //!
-//! The model: every change has a path, `state/CLASS/OBJECT/KEY`, `changesource/NAME`, `master/NAME`
-//! or `object/ID`. A watch shows the changes whose paths begin with a text. The cluster filters by
+//! The model: every change has a path, `state/CLASS/OBJECT/KEY`, `changesource/NAME`, `master/NAME`,
+//! `stm/KEY` or `object/ID`. A watch shows the changes whose paths begin with a text. The cluster filters by
 //! kind; the rest is done here, as events name objects by their ids.
 
 use std::collections::HashMap;
@@ -34,7 +34,7 @@ pub(crate) async fn watch(
     if filters.is_empty() {
         let what = format!("nothing has a path that begins with {prefix}");
         return Err(Failure::new(Code::Usage, what).help(
-            "paths are state/CLASS/OBJECT/KEY, changesource/NAME, master/NAME and object/ID",
+            "paths are state/CLASS/OBJECT/KEY, changesource/NAME, master/NAME, stm/KEY and object/ID",
         ));
     }
     let options = WatchOptions { from_revision, filters };
@@ -75,6 +75,7 @@ fn filters(prefix: &str) -> Vec<WatchFilter> {
         ("changesource/", WatchFilter::ChangeSource(None)),
         ("master/", WatchFilter::Master(None)),
         ("object/", WatchFilter::StoredObject(None)),
+        ("stm/", WatchFilter::Variable(Vec::new())),
     ];
     let is_about = |kind: &str| kind.starts_with(prefix) || prefix.starts_with(kind);
     kinds.into_iter().filter(|(kind, _)| is_about(kind)).map(|(_, filter)| filter).collect()
@@ -95,6 +96,7 @@ fn path(event: &Event, names: &HashMap<i64, ObjectName>) -> String {
         Event::Master { name, .. } => format!("master/{name}"),
         Event::ChangeSource { name, .. } => format!("changesource/{name}"),
         Event::StoredObject { id, .. } => format!("object/{id}"),
+        Event::Variable { key, .. } => format!("stm/{}", key.escape_ascii()),
     }
 }
 
@@ -121,6 +123,8 @@ fn text(change: &Change, path: &str) -> String {
             format!("saved  class {class_name}  at {revision}")
         }
         Event::StoredObject { mod_revision: None, .. } => "removed".to_owned(),
+        Event::Variable { version: Some(version), .. } => format!("version {version}"),
+        Event::Variable { version: None, .. } => "deleted".to_owned(),
     };
     format!("{}  {path}  {what}", change.revision)
 }
@@ -162,6 +166,11 @@ fn json(change: &Change, path: &str) -> Value {
         Event::StoredObject { id, mod_revision: None, .. } => {
             json!({ "event": "object-removed", "id": id.to_string() })
         }
+        Event::Variable { key, version } => json!({
+            "event": "variable",
+            "key": bytes_json(key),
+            "version": version.map(|version| version.to_string()),
+        }),
     };
     row["schema"] = json!("holdfast.watch/v1");
     row["revision"] = json!(change.revision.to_string());
@@ -227,12 +236,18 @@ mod tests {
         assert_eq!(text, "12  object/1000000000000007  saved  class Job  at 11");
         assert!(json.contains("\"mod_revision\":\"11\""), "{json}");
         assert_eq!(lines(object(None)).0, "12  object/1000000000000007  removed");
+        let variable = |version| Event::Variable { key: b"x\xff".to_vec(), version };
+        let (text, json) = lines(variable(Some(3)));
+        assert_eq!(text, "12  stm/x\\xff  version 3");
+        assert!(json.contains("\"key\":{\"base64\":"), "{json}");
+        assert_eq!(lines(variable(None)).0, "12  stm/x\\xff  deleted");
     }
 
     #[test]
     fn cluster_is_asked_for_what_the_prefix_can_be_about() {
-        let counts = ["", "s", "state/", "state/cli/demo/k", "master/a", "m", "object/1", "x"]
-            .map(|prefix| filters(prefix).len());
-        assert_eq!(counts, [4, 1, 1, 1, 1, 1, 1, 0]);
+        let prefixes =
+            ["", "s", "state/", "state/cli/demo/k", "master/a", "m", "stm/x", "object/1", "x"];
+        let counts = prefixes.map(|prefix| filters(prefix).len());
+        assert_eq!(counts, [5, 2, 1, 1, 1, 1, 1, 1, 0]);
     }
 }

@@ -93,7 +93,8 @@ impl Watcher {
             Seen::ObjectCreated { .. }
             | Seen::CreatorChanged { .. }
             | Seen::Master { .. }
-            | Seen::StoredObject { .. } => bail!("nobody asked for {event:?}"),
+            | Seen::StoredObject { .. }
+            | Seen::Variable { .. } => bail!("nobody asked for {event:?}"),
         };
         let is_end = name == END;
         self.seen += 1;

@@ -1,21 +1,26 @@
 //! The generated clients of one node, without a library between: what is sent is what was meant.
 #![expect(unreachable_pub, reason = "a module of test programs")]
 
-use anyhow::Context as _;
+use std::collections::HashMap;
+
+use anyhow::{Context as _, ensure};
 use holdfast_cluster_tests::Cluster;
 use holdfast_proto::v1;
 use holdfast_proto::v1::change_sources_client::ChangeSourcesClient;
 use holdfast_proto::v1::cluster_client::ClusterClient;
 use holdfast_proto::v1::masters_client::MastersClient;
 use holdfast_proto::v1::state_client::StateClient;
-use tonic::Status;
+use holdfast_proto::v1::stm_client::StmClient;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 /// The generated clients of one node, with a session.
 pub struct Raw {
     pub state: StateClient<Channel>,
     pub masters: MastersClient<Channel>,
     pub sources: ChangeSourcesClient<Channel>,
+    pub stm: StmClient<Channel>,
     pub cluster: ClusterClient<Channel>,
     pub session: u64,
     seq: u64,
@@ -30,20 +35,25 @@ impl Raw {
         let mut both = Vec::new();
         for index in [cluster.leader().await?, cluster.follower().await?] {
             let endpoint = format!("http://{}", cluster.endpoint(index));
-            let channel = Channel::from_shared(endpoint)?.connect().await?;
-            let mut raw = Raw {
-                state: StateClient::new(channel.clone()),
-                masters: MastersClient::new(channel.clone()),
-                sources: ChangeSourcesClient::new(channel.clone()),
-                cluster: ClusterClient::new(channel),
-                session: 0,
-                seq: 0,
-                namespace: String::new(),
-            };
-            raw.open_session(0).await?;
-            both.push(raw);
+            both.push(Raw::on(Channel::from_shared(endpoint)?.connect().await?).await?);
         }
         Ok(both)
+    }
+
+    /// The clients on one connection, with a new session.
+    pub async fn on(channel: Channel) -> anyhow::Result<Raw> {
+        let mut raw = Raw {
+            state: StateClient::new(channel.clone()),
+            masters: MastersClient::new(channel.clone()),
+            sources: ChangeSourcesClient::new(channel.clone()),
+            stm: StmClient::new(channel.clone()).max_decoding_message_size(16 << 20),
+            cluster: ClusterClient::new(channel),
+            session: 0,
+            seq: 0,
+            namespace: String::new(),
+        };
+        raw.open_session(0).await?;
+        Ok(raw)
     }
 
     pub async fn open_session(&mut self, idle_ms: u64) -> Answer<()> {
@@ -206,9 +216,60 @@ impl Raw {
         Ok(self.sources.set_group(request).await?.into_inner().changed)
     }
 
+    /// Compares and writes some variables.
+    pub async fn commit(
+        &mut self,
+        comparisons: Vec<v1::Comparison>,
+        writes: Vec<v1::VariableWrite>,
+    ) -> Answer<v1::CommitResponse> {
+        let context = self.context();
+        self.commit_in(context, comparisons, writes).await
+    }
+
+    pub async fn commit_in(
+        &mut self,
+        context: Option<v1::WriteContext>,
+        comparisons: Vec<v1::Comparison>,
+        writes: Vec<v1::VariableWrite>,
+    ) -> Answer<v1::CommitResponse> {
+        let namespace = self.namespace.clone();
+        let request = v1::CommitRequest { context, namespace, comparisons, writes };
+        Ok(self.stm.commit(request).await?.into_inner())
+    }
+
+    /// Some variables at one revision.
+    pub async fn variables(&mut self, keys: &[&[u8]]) -> Answer<v1::GetVariablesResponse> {
+        let (namespace, keys) = (self.namespace.clone(), keys.iter().map(|key| key.to_vec()));
+        let request = v1::GetVariablesRequest { namespace, keys: keys.collect(), read: None };
+        Ok(self.stm.get_variables(request).await?.into_inner())
+    }
+
     pub async fn release(&mut self, changesource_id: i64, token: u64) -> Answer<bool> {
         let context = self.context();
         let request = v1::ReleaseRequest { context, changesource_id, token, ..Default::default() };
         Ok(self.sources.release(request).await?.into_inner().released)
     }
+}
+
+/// Whether a node refused it for that reason, as definitely not applied, naming these fields.
+pub fn refused<T>(
+    answer: Result<T, Status>,
+    code: Code,
+    reason: &str,
+    fields: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    let status = answer.err().with_context(|| format!("{reason}: it was carried out"))?;
+    let details = status.get_details_error_info();
+    let info = details.with_context(|| format!("{reason}: no details: {status:?}"))?;
+    let metadata: HashMap<String, String> = info.metadata;
+    let said = format!("{} {:?} {metadata:?}", info.reason, status.message());
+    ensure!(info.reason == reason && status.code() == code, "{reason}: {:?} {said}", status.code());
+    ensure!(info.domain == "holdfast", "{reason}: domain {}", info.domain);
+    ensure!(!status.message().is_empty(), "{reason}: no message");
+    ensure!(metadata.get("applied").is_some_and(|applied| applied == "no"), "{reason}: {said}");
+    for (field, value) in fields {
+        let found = metadata.get(*field).map(String::as_str);
+        ensure!(found == Some(*value), "{reason}: {field} is not {value}: {said}");
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use holdfast_machine::changesources::{self, Fence};
 use holdfast_machine::{
     Applied, Bytes, Command, Entry, Origin, Reply, Request, State, creators, import, limits,
-    masters, objects, sessions, state,
+    masters, objects, sessions, state, stm,
 };
 
 use crate::random::Random;
@@ -40,6 +40,8 @@ pub(crate) struct Generator {
     creations: Vec<(String, i64, String, u64)>,
     revisions: Vec<u64>,
     stored: Clients,
+    /// What variables were when somebody read them, to be compared with.
+    read: Vec<(String, stm::Comparison)>,
     /// Whether so many leases lapse together that one entry cannot end them all.
     has_many_leases: bool,
 }
@@ -57,6 +59,7 @@ impl Generator {
             creations: vec![],
             revisions: vec![],
             stored: Clients::default(),
+            read: vec![],
             has_many_leases,
         }
     }
@@ -182,7 +185,7 @@ impl Generator {
             first_incomplete = self.random.below(next_seq + 2);
         }
         let origin = Origin { session, seq, first_incomplete, resent: false };
-        let command = self.command();
+        let command = self.command(state);
         let is_of_nodes = matches!(
             command,
             Command::Masters(masters::Command::ShrinkLease { .. })
@@ -215,14 +218,15 @@ impl Generator {
         }
     }
 
-    fn command(&mut self) -> Command {
+    fn command(&mut self, state: &State) -> Command {
         let of_leases = if self.has_many_leases { 8 } else { 4 };
-        match self.random.below(15 + of_leases) {
+        match self.random.below(17 + of_leases) {
             0..4 => Command::State(self.state_command()),
             4..8 => Command::ChangeSources(self.changesource_command()),
             8..10 => self.creation_command(),
             10 => Command::Import(self.import_command()),
             11..15 => Command::Objects(self.stored.command(&mut self.random)),
+            15..17 => Command::Stm(self.transaction(state)),
             _ => Command::Masters(self.master_command()),
         }
     }
@@ -322,6 +326,63 @@ impl Generator {
         });
         let rows = rows.collect();
         import::Command { namespace, rows }
+    }
+
+    /// What transactions do: they compare what they have read, now or a while ago, and write some of it.
+    fn transaction(&mut self, state: &State) -> stm::Command {
+        let namespace = self.namespace();
+        for _ in 0..2 {
+            let key = self.variable();
+            let found = stm::get(state, &namespace, &key).expect("no fault");
+            let (version, revision) =
+                found.map_or((0, 0), |found| (found.version, found.mod_revision));
+            let mod_revision = (!self.random.one_in(4)).then_some(revision);
+            self.read.push((namespace.clone(), stm::Comparison { key, version, mod_revision }));
+        }
+        let mut comparisons: Vec<stm::Comparison> = Vec::new();
+        for _ in 0..self.random.below(4) {
+            let late = self.read.len().saturating_sub(if self.random.one_in(4) { 30 } else { 4 });
+            let Some((of, comparison)) = self.random.pick(&self.read[late..]).cloned() else {
+                break;
+            };
+            let is_there = comparisons.iter().any(|other| other.key == comparison.key);
+            if of == namespace && (!is_there || self.random.one_in(20)) {
+                comparisons.push(comparison);
+            }
+        }
+        if let Some(first) = comparisons.first_mut().filter(|_| self.random.one_in(30)) {
+            first.version += self.random.below(3);
+            first.mod_revision = first.mod_revision.map(|revision| revision + self.random.below(3));
+        }
+        let mut writes: Vec<stm::Write> = Vec::new();
+        for _ in 0..self.random.below(4) {
+            let key = self.variable();
+            if writes.iter().any(|write| *write.key() == key) && !self.random.one_in(20) {
+                continue;
+            }
+            let put = |value| stm::Write::Put { key: key.clone(), codec: stm::Codec::Json, value };
+            writes.push(match self.random.below(40) {
+                0..6 => stm::Write::Delete { key },
+                6 => put(vec![7; limits::VALUE_BYTES_MAX + 1].into()),
+                _ => put(self.value()),
+            });
+        }
+        if self.random.one_in(60) {
+            let keys = 0..limits::TRANSACTION_KEYS_MAX as u64 + self.random.below(2);
+            let read = |key: u64| stm::Comparison {
+                key: key.to_be_bytes().as_slice().into(),
+                version: 0,
+                mod_revision: None,
+            };
+            comparisons = keys.map(read).collect();
+            writes.clear();
+        }
+        stm::Command { namespace, comparisons, writes }
+    }
+
+    /// The key of one of a few variables; once in a while it is too long.
+    fn variable(&mut self) -> Bytes {
+        self.name("variable", 4).into_bytes().into()
     }
 
     fn master_command(&mut self) -> masters::Command {

@@ -1,11 +1,11 @@
 //! The kinds of answers that random histories must come upon, to be worth their time.
 
 use holdfast_machine::{
-    Reply, Response, changesources, creators, import, masters, objects, sessions, state,
+    Reply, Response, changesources, creators, import, masters, objects, sessions, state, stm,
 };
 
 /// All that the generator can reach.
-pub(crate) const ALL: [&str; 72] = [
+pub(crate) const ALL: [&str; 79] = [
     "opened",
     "kept",
     "closed",
@@ -56,6 +56,9 @@ pub(crate) const ALL: [&str; 72] = [
     "staged",
     "upload abandoned",
     "upload not abandoned",
+    "committed",
+    "conflict",
+    "conflicts",
     "SESSION_REQUIRED",
     "SESSION_EXPIRED",
     "STALE_SEQ",
@@ -78,6 +81,10 @@ pub(crate) const ALL: [&str; 72] = [
     "UNKNOWN_UPLOAD",
     "MISSING_CHUNK",
     "INCOMPLETE_UPLOAD",
+    "VALUE_TOO_LARGE",
+    "DUPLICATE_KEY",
+    "TRANSACTION_TOO_LARGE",
+    "VERSION_FROM_FUTURE",
 ];
 
 /// Which of them a response is.
@@ -144,6 +151,9 @@ pub(crate) fn kind(response: &Response) -> &'static str {
         },
         Ok(Reply::Import(import::Reply { written: 0 })) => "all here already",
         Ok(Reply::Import(import::Reply { .. })) => "imported",
+        Ok(Reply::Stm(stm::Reply::Committed)) => "committed",
+        Ok(Reply::Stm(stm::Reply::Conflict { total: 1, .. })) => "conflict",
+        Ok(Reply::Stm(stm::Reply::Conflict { .. })) => "conflicts",
         Ok(Reply::Objects(reply)) => of_objects(reply),
     }
 }

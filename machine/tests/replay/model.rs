@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_machine::changesources::ChangeSource;
 use holdfast_machine::{
     Applied, Bytes, Command, Entry, Refusal, Reply, Request, Response, State, changesources,
-    creators, import, limits, masters, state,
+    creators, import, limits, masters, state, stm,
 };
 
 use crate::stored;
@@ -16,6 +16,16 @@ const NAMESPACES: [&str; 2] = ["default", "other"];
 type Source = (String, i64);
 /// An item: its namespace, object and name.
 type Item = (String, i64, String);
+
+/// A variable: its namespace and key.
+type Key = (String, Bytes);
+
+/// The revisions of all writes to a variable since it was created, and the value of the last one.
+struct Variable {
+    writes: Vec<u64>,
+    codec: stm::Codec,
+    value: Bytes,
+}
 
 /// A value, and the session and revision of every write to it since it was created.
 struct Value {
@@ -56,6 +66,8 @@ pub(crate) struct Model {
     creators: BTreeMap<Item, Vec<Caller>>,
     ids: BTreeMap<String, i64>,
     stored: stored::Model,
+    /// The present variables.
+    variables: BTreeMap<Key, Variable>,
     last_revision: u64,
 }
 
@@ -81,6 +93,7 @@ impl Model {
         self.check_items(state);
         self.check_creators(state);
         self.stored.check_state(applied, state);
+        self.check_variables(state);
     }
 
     /// M3, M6: a renewal counts the ttl, or the grace, from then; shrinking a lease leaves it its grace and never more than it had,
@@ -167,7 +180,8 @@ impl Model {
                 if let Command::Objects(command) = &request.command {
                     self.stored.check_refusal(command, refusal);
                 }
-                return self.check_creation_lost(request, refusal);
+                self.check_creation_lost(request, refusal);
+                return self.check_from_future(request, refusal, response.revision);
             }
         };
         match (&request.command, reply) {
@@ -187,6 +201,9 @@ impl Model {
             (Command::Import(command), Reply::Import(_)) => {
                 let session = request.origin.expect("writes have a session").session;
                 self.check_import(command, (session, response.revision));
+            }
+            (Command::Stm(command), Reply::Stm(reply)) => {
+                self.check_transaction(command, reply, response.revision);
             }
             (Command::Masters(masters::Command::FindId { namespace, name }), reply) => {
                 let Reply::Masters(masters::Reply::Id(id)) = reply else { panic!("{reply:?}") };
@@ -388,6 +405,85 @@ impl Model {
                 Model::pass_on(before, callers, clock_ms);
             }
             (command, reply) => panic!("{command:?} answers {reply:?}"),
+        }
+    }
+
+    /// T1, T2: a commit is carried out exactly if all that it compares is as it says, so that no update is lost
+    /// and nothing that was read is stale; the comparisons that failed are named.
+    fn check_transaction(&mut self, command: &stm::Command, reply: &stm::Reply, revision: u64) {
+        let namespace = &command.namespace;
+        let stands = |comparison: &stm::Comparison| {
+            let writes = self.variables.get(&(namespace.clone(), comparison.key.clone()));
+            let writes = writes.map_or(&[][..], |variable| &variable.writes);
+            let last = writes.last().copied().unwrap_or(0);
+            match comparison.mod_revision {
+                Some(named) => last == named,
+                None => writes.len() as u64 == comparison.version,
+            }
+        };
+        let failed = (0..).zip(&command.comparisons).filter(|(_, comparison)| !stands(comparison));
+        let failed: Vec<u32> = failed.map(|(nth, _)| nth).collect();
+        match reply {
+            stm::Reply::Committed => assert_eq!(failed, [], "{command:?} at {revision}"),
+            stm::Reply::Conflict { failed: named, total } => {
+                assert_eq!(*total as usize, failed.len());
+                assert!(!failed.is_empty() && named.len() <= limits::CONFLICTS_NAMED_MAX);
+                assert!(failed.starts_with(named), "{named:?} of {failed:?}");
+                assert!(*named == failed || named.len() == limits::CONFLICTS_NAMED_MAX);
+                return;
+            }
+        }
+        for write in &command.writes {
+            let key = (namespace.clone(), write.key().clone());
+            match write {
+                stm::Write::Delete { .. } => {
+                    self.variables.remove(&key);
+                }
+                stm::Write::Put { codec, value, .. } => {
+                    let (codec, value) = (*codec, value.clone());
+                    let before = self.variables.remove(&key).map(|variable| variable.writes);
+                    let writes = before.into_iter().flatten().chain([revision]).collect();
+                    self.variables.insert(key, Variable { writes, codec, value });
+                }
+            }
+        }
+    }
+
+    /// T2: only a comparison that names what was never there is refused as one from the future.
+    fn check_from_future(&self, request: &Request, refusal: &Refusal, revision: u64) {
+        let Refusal::VersionFromFuture { nth, found, .. } = refusal else { return };
+        let Command::Stm(command) = &request.command else {
+            panic!("{request:?} is refused: {refusal}")
+        };
+        let nth = usize::try_from(*nth).expect("it is a place");
+        let stm::Comparison { key, version, mod_revision } = &command.comparisons[nth];
+        let variable = self.variables.get(&(command.namespace.clone(), key.clone()));
+        let writes = variable.map_or(&[][..], |variable| &variable.writes);
+        let (here, last) = (writes.len() as u64, writes.last().copied().unwrap_or(0));
+        let is_from_future = match mod_revision {
+            None => *version > here,
+            Some(named) => *named > revision || (*named == last && *version != here),
+        };
+        assert!(is_from_future && (*found == here || *found == last), "{refusal}: {request:?}");
+    }
+
+    /// T5: what was committed is what is read; the version counts the writes.
+    fn check_variables(&self, state: &State) {
+        for namespace in NAMESPACES {
+            let page = stm::list(state, namespace, b"", b"").expect("no fault");
+            let of_namespace = self.variables.iter().filter(|((of, _), _)| of == namespace);
+            let expected: Vec<_> = of_namespace
+                .map(|((_, key), Variable { writes, codec, value })| stm::Listed {
+                    key: key.to_vec(),
+                    found: stm::Found {
+                        version: writes.len() as u64,
+                        mod_revision: *writes.last().expect("it was written"),
+                        codec: *codec,
+                        value,
+                    },
+                })
+                .collect();
+            assert!(page.items == expected && !page.more, "{namespace}: {:?}", page.items);
         }
     }
 

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use goldenscript::Argument;
 use holdfast_machine::changesources::{self, Fence};
 use holdfast_machine::objects::{self, Body, Record, Small, Staged};
-use holdfast_machine::{Bytes, Command, Hash, creators, import, limits, masters, sessions, state};
+use holdfast_machine::{
+    Bytes, Command, Hash, creators, import, limits, masters, sessions, state, stm,
+};
 
 use super::Result;
 
@@ -92,6 +94,7 @@ pub(super) fn command(name: &str, args: &Args, session: u64) -> Result<Command> 
         "import" => Command::Import(import::Command { namespace, rows: rows(args)? }),
         "lease_ids" | "save" | "remove" | "upload" | "stage_chunk" | "stage" | "commit_upload"
         | "abandon_upload" => Command::Objects(stored(name, args)?),
+        "transact" => Command::Stm(transaction(args)?),
         "ask" | "keep_creating" | "abandon" => Command::Creators(creation(name, args)?),
         "master" | "set_active" | "lease" | "keep_alive" | "keep_within_grace" | "close_lease"
         | "shrink" => Command::Masters(master(name, args)?),
@@ -207,6 +210,42 @@ fn row(word: &str) -> Result<import::Row> {
         "item" => import::Row::Item { object: id, name, value: required()?.into_bytes().into() },
         _ => return Err(format!("there is no row {kind}").into()),
     })
+}
+
+/// `if/KEY/VERSION[/REVISION]`, `put/KEY/VALUE[/CODEC]`, `delete/KEY`.
+fn transaction(args: &Args) -> Result<stm::Command> {
+    let mut command =
+        stm::Command { namespace: args.namespace(), comparisons: Vec::new(), writes: Vec::new() };
+    for word in &args.words {
+        let parts: Vec<&str> = word.split('/').collect();
+        let key = expand(parts.get(1).ok_or("a part of a transaction names a key")?, 1);
+        let key = key.into_bytes().into();
+        match parts[..] {
+            ["if", _, version] => command.comparisons.push(stm::Comparison {
+                key,
+                version: version.parse()?,
+                mod_revision: None,
+            }),
+            ["if", _, version, revision] => command.comparisons.push(stm::Comparison {
+                key,
+                version: version.parse()?,
+                mod_revision: Some(revision.parse()?),
+            }),
+            ["put", _, value, ref codec @ ..] => command.writes.push(stm::Write::Put {
+                key,
+                codec: match codec {
+                    [] | ["bytes"] => stm::Codec::Bytes,
+                    ["json"] => stm::Codec::Json,
+                    ["pickle"] => stm::Codec::Pickle,
+                    _ => return Err(format!("there is no codec in {word}").into()),
+                },
+                value: expand(value, 1).into_bytes().into(),
+            }),
+            ["delete", _] => command.writes.push(stm::Write::Delete { key }),
+            _ => return Err(format!("a transaction has no part {word}").into()),
+        }
+    }
+    Ok(command)
 }
 
 fn creation(name: &str, args: &Args) -> Result<creators::Command> {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use holdfast_machine::{
     BodyChange, Bytes, Change, Command, Reply, Request, Response, State, changesources, creators,
-    inspect, masters, objects, state,
+    inspect, masters, objects, state, stm,
 };
 
 use super::{Result, parse};
@@ -82,6 +82,7 @@ pub(super) fn response(response: &Response) -> String {
         Ok(Reply::Creators(reply)) => format!("{reply:?}"),
         Ok(Reply::Import(reply)) => format!("{reply:?}"),
         Ok(Reply::Objects(reply)) => format!("{reply:?}"),
+        Ok(Reply::Stm(reply)) => stm_reply(reply),
         Err(refusal) => format!("refused {}: {refusal}", refusal.reason()),
     };
     format!("{} {outcome}", response.revision)
@@ -109,6 +110,27 @@ fn state_reply(reply: &state::Reply) -> String {
             value_or_none(value)
         ),
     }
+}
+
+/// A conflict's comparisons by their places; of very many, the first ones.
+fn stm_reply(reply: &stm::Reply) -> String {
+    match reply {
+        stm::Reply::Conflict { failed, total } if failed.len() > 20 => {
+            format!(
+                "Conflict {{ failed: {:?} and {} more, total: {total} }}",
+                &failed[..3],
+                failed.len() - 3
+            )
+        }
+        stm::Reply::Committed | stm::Reply::Conflict { .. } => format!("{reply:?}"),
+    }
+}
+
+fn variable(out: &mut String, key: &[u8], found: &stm::Found<'_>) -> Result<()> {
+    let stm::Found { version, mod_revision, codec, value } = found;
+    let (key, value) = (key.escape_ascii(), value_text(value));
+    writeln!(out, "\"{key}\" = {value} ({codec:?}), version {version} at {mod_revision}")?;
+    Ok(())
 }
 
 fn value_or_none(value: &Option<Bytes>) -> String {
@@ -153,12 +175,9 @@ pub(super) fn query(state: &State, command: &goldenscript::Command) -> Result<Op
                 None => writeln!(out, "no such object")?,
             }
         }
-        "list_objects" => {
-            let after = args.key("after").unwrap_or("0").parse()?;
-            let limit = args.number("limit")?.unwrap_or(0).try_into()?;
-            let page = state::list_objects(state, &namespace, after, limit)?;
-            page.items.iter().try_for_each(|object| writeln!(out, "{object:?}"))?;
-            writeln!(out, "more: {}", page.more)?;
+        "list_objects" => out += &objects(state, &namespace, &args)?,
+        "variable" | "variables" => {
+            out += &variables(state, &namespace, command.name == "variables", &args)?
         }
         "creators" => {
             let callers = creators::callers(state, &namespace, args.at(0)?.parse()?, args.at(1)?)?;
@@ -225,6 +244,42 @@ fn stored_query(state: &State, command: &goldenscript::Command) -> Result<Option
         _ => return Ok(None),
     }
     Ok(Some(out))
+}
+
+fn objects(state: &State, namespace: &str, args: &parse::Args) -> Result<String> {
+    let mut out = String::new();
+    let after = args.key("after").unwrap_or("0").parse()?;
+    let limit = args.number("limit")?.unwrap_or(0).try_into()?;
+    let page = state::list_objects(state, namespace, after, limit)?;
+    page.items.iter().try_for_each(|object| writeln!(out, "{object:?}"))?;
+    writeln!(out, "more: {}", page.more)?;
+    Ok(out)
+}
+
+/// One variable by its key, or those of a listing.
+fn variables(
+    state: &State,
+    namespace: &str,
+    is_listing: bool,
+    args: &parse::Args,
+) -> Result<String> {
+    let mut out = String::new();
+    if is_listing {
+        let prefix = args.key("prefix").unwrap_or("").as_bytes();
+        let after = args.key("after").unwrap_or("").as_bytes();
+        let page = stm::list(state, namespace, prefix, after)?;
+        for stm::Listed { key, found } in &page.items {
+            variable(&mut out, key, found)?;
+        }
+        writeln!(out, "more: {}", page.more)?;
+        return Ok(out);
+    }
+    let key = args.at(0)?.as_bytes();
+    match stm::get(state, namespace, key)? {
+        Some(found) => variable(&mut out, key, &found)?,
+        None => writeln!(out, "none")?,
+    }
+    Ok(out)
 }
 
 fn listed(items: &[state::Listed<'_>]) -> Result<String> {

@@ -76,7 +76,8 @@ impl Service for Calls {
             | Reply::ChangeSources(_)
             | Reply::Creators(_)
             | Reply::Import(_)
-            | Reply::Objects(_)) => return Err(foreign(&reply)),
+            | Reply::Objects(_)
+            | Reply::Stm(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::SetChangeSourceMasterResponse { header: Some(header), outcome }))
@@ -133,7 +134,8 @@ impl Service for Calls {
             | Reply::ChangeSources(_)
             | Reply::Creators(_)
             | Reply::Import(_)
-            | Reply::Objects(_)) => return Err(foreign(&reply)),
+            | Reply::Objects(_)
+            | Reply::Stm(_)) => return Err(foreign(&reply)),
         };
         Ok(Response::new(v1::ClaimResponse { header: Some(header), outcome: Some(outcome) }))
     }
@@ -178,7 +180,8 @@ impl Service for Calls {
             | Reply::ChangeSources(_)
             | Reply::Creators(_)
             | Reply::Import(_)
-            | Reply::Objects(_)) => return Err(foreign(&reply)),
+            | Reply::Objects(_)
+            | Reply::Stm(_)) => return Err(foreign(&reply)),
         };
         Ok(Response::new(v1::AwaitClaimResponse { header: Some(header), outcome: Some(outcome) }))
     }

@@ -136,7 +136,8 @@ impl Service for Calls {
             | Reply::ChangeSources(_)
             | Reply::Creators(_)
             | Reply::Import(_)
-            | Reply::Objects(_)) => return Err(foreign(&reply)),
+            | Reply::Objects(_)
+            | Reply::Stm(_)) => return Err(foreign(&reply)),
         };
         let outcome = Some(outcome);
         Ok(Response::new(v1::OpenLeaseResponse { header: Some(header), outcome }))

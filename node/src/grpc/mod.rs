@@ -6,12 +6,14 @@ mod attach;
 mod changesources;
 mod cluster;
 mod export;
+mod feed;
 mod header;
 mod health;
 mod masters;
 pub(crate) mod peer;
 mod state;
 mod status;
+mod stm;
 mod watch;
 
 use std::sync::Arc;
@@ -41,6 +43,10 @@ pub(crate) fn client_routes(node: &Arc<Node>) -> Routes {
         .add_service(v1::masters_server::MastersServer::new(calls.clone()))
         .add_service(v1::change_sources_server::ChangeSourcesServer::new(calls.clone()))
         .add_service(v1::cluster_server::ClusterServer::new(calls.clone()))
+        .add_service(
+            v1::stm_server::StmServer::new(calls.clone())
+                .max_decoding_message_size(stm::REQUEST_BYTES_MAX),
+        )
         .add_service(v1::watch_server::WatchServer::new(watch::Watches::new(calls)))
 }
 

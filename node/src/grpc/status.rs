@@ -207,12 +207,12 @@ impl Node {
         self.status_here(Failure { code, reason, message, applied: Applied::No, fields })
     }
 
-    /// The status of an export whose reader does not keep up.
-    pub(super) fn export_cut_off(&self) -> Status {
+    /// The status of an export or a listing whose reader does not keep up.
+    pub(super) fn cut_off(&self, what: &str) -> Status {
         let failure = Failure {
             code: Code::ResourceExhausted,
             reason: "SLOW_READER",
-            message: "the export was not read fast enough; begin it anew".to_owned(),
+            message: format!("the {what} was not read fast enough; begin it anew"),
             applied: Applied::No,
             fields: Vec::new(),
         };

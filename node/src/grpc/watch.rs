@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use holdfast_machine::{Event, Fault, changesources, masters, objects, state};
+use holdfast_machine::{Event, Fault, changesources, masters, objects, state, stm};
 use holdfast_proto::v1;
 use holdfast_proto::v1::watch_server::Watch as Service;
 use tokio::sync::{mpsc, oneshot};
@@ -265,8 +265,15 @@ impl Filter {
                 let (objects::Event::Saved { id, .. } | objects::Event::Removed { id, .. }) = event;
                 filter.object_id == 0 || filter.object_id == *id
             }
+            (What::Variables(filter), Event::Variable(event)) => {
+                event.key.starts_with(&filter.key_prefix)
+            }
             (
-                What::State(_) | What::Masters(_) | What::Changesources(_) | What::StoredObjects(_),
+                What::State(_)
+                | What::Masters(_)
+                | What::Changesources(_)
+                | What::StoredObjects(_)
+                | What::Variables(_),
                 _,
             ) => false,
         };
@@ -319,6 +326,9 @@ fn to_wire(revision: u64, event: &Event) -> v1::WatchEvent {
                 class_name,
                 mod_revision,
             })
+        }
+        Event::Variable(stm::Event { key, version, .. }) => {
+            Wire::VariableChanged(v1::VariableChanged { key, version })
         }
     };
     v1::WatchEvent { revision, event: Some(event) }
