@@ -65,19 +65,19 @@ impl From<StoreError> for Unusable {
     }
 }
 
-/// A node at work, and the store of its state.
-pub(crate) async fn assemble(parts: Parts) -> Result<(Arc<Node>, StateStore), Unusable> {
+/// A node at work.
+pub(crate) async fn assemble(parts: Parts) -> Result<Arc<Node>, Unusable> {
     let Parts { config, dir, own, forms, stop_reason } = parts;
     let opened = dir.clone();
-    let (log, log_start, state, rows) = runtime::blocking(move || {
+    let (log, log_start, store, rows) = runtime::blocking(move || {
         let (log, log_start) = LogStore::open(&opened)?;
-        let (state, rows) = StateStore::open(&opened)?;
-        Ok::<_, StoreError>((log, log_start, state, rows))
+        let (store, rows) = StateStore::open(&opened)?;
+        Ok::<_, StoreError>((log, log_start, store, rows))
     })
     .await?;
     let machine = runtime::blocking({
-        let state = state.clone();
-        move || StateMachine::new(state, rows)
+        let store = store.clone();
+        move || StateMachine::new(store, rows)
     })
     .await
     .map_err(Unusable::damaged)?;
@@ -115,6 +115,7 @@ pub(crate) async fn assemble(parts: Parts) -> Result<(Arc<Node>, StateStore), Un
         reads,
         snapshots,
         log,
+        store,
         held: Node::held_calls(),
         room,
         attachable: Node::attachable_leases(),
@@ -128,7 +129,7 @@ pub(crate) async fn assemble(parts: Parts) -> Result<(Arc<Node>, StateStore), Un
         dir,
     });
     background(&node);
-    Ok((node, state))
+    Ok(node)
 }
 
 fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, Unusable> {

@@ -18,7 +18,12 @@
 
 #![cfg_attr(
     feature = "sim",
-    allow(dead_code, unused_imports, reason = "much of a node is for sockets, which are left out")
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "much of a node is for sockets, which are left out"
+    )
 )]
 
 mod agree;
@@ -35,6 +40,7 @@ mod members;
 #[cfg(not(feature = "sim"))]
 mod metrics;
 mod node;
+mod pins;
 mod places;
 mod propose;
 mod raft;

@@ -25,7 +25,7 @@ use crate::raft::types::Raft;
 use crate::read::{ReadFailed, Reads};
 use crate::room::Room;
 use crate::runtime::{self, Instant, Pace, watch};
-use crate::store::{DataDir, LogStore};
+use crate::store::{DataDir, LogStore, StateStore};
 
 /// How many calls are held at most while there is no leader; one more is refused as overloaded.
 /// Enough for 64 connections with their 256 requests each, or for 64 of the longest values.
@@ -58,6 +58,8 @@ pub(crate) struct Node {
     pub(crate) reads: Reads,
     pub(crate) snapshots: Arc<SnapshotCounters>,
     pub(crate) log: LogStore,
+    /// Where the bodies of stored objects are read from.
+    pub(crate) store: StateStore,
     pub(crate) held: Places,
     pub(crate) room: Arc<Room>,
     /// One permit for each further lease that may be attached to this node.

@@ -15,7 +15,8 @@ mod world;
 /// In the place of `crate::store`.
 pub(crate) mod store {
     pub(crate) use super::disk::{
-        DataDir, LogStart, LogStore, Row, RowChange, StateStore, StoreError, sync,
+        Building, DataDir, LogStart, LogStore, Pin, Pins, Row, RowChange, StateStore, StoreError,
+        sync,
     };
 }
 

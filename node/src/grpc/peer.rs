@@ -209,17 +209,26 @@ impl Peer for PeerCalls {
         while let Some(frame) = frames.message().await? {
             match (frame.frame, &mut received) {
                 (Some(Frame::Header(header)), None) => {
-                    received = Some(Received::begin(header).map_err(failed)?);
+                    let store = self.node.store.clone();
+                    received = Some(Received::begin(header, store).map_err(failed)?);
                 }
                 (Some(Frame::Rows(rows)), Some(received)) => {
                     received.rows(&rows).map_err(failed)?;
+                }
+                (Some(Frame::Body(bytes)), Some(_)) => {
+                    let mut taking = received.take().expect("matched above");
+                    let taken = runtime::background(move || {
+                        taking.body(&bytes)?;
+                        Ok(taking)
+                    });
+                    received = Some(taken.await.map_err(failed)?);
                 }
                 (Some(Frame::End(end)), Some(_)) => {
                     let received = received.take().expect("matched above");
                     return self.install(received, end).await;
                 }
                 (Some(Frame::Header(_)), Some(_))
-                | (Some(Frame::Rows(_) | Frame::End(_)), None)
+                | (Some(Frame::Rows(_) | Frame::Body(_) | Frame::End(_)), None)
                 | (None, _) => {
                     return Err(Status::invalid_argument("snapshot frames out of order"));
                 }

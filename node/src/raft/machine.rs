@@ -8,8 +8,8 @@
 //!   applies the log again from there, so the log is purged only up to what the store has synced:
 //!   a snapshot is reported to openraft (which then purges behind it) only after that sync.
 //! - What those who watch learn is remembered before the state that it led to is published.
-//! - A snapshot is a clone of the state, which shares its memory: O(1), made on demand, and never
-//!   kept between transfers.
+//! - A snapshot is a clone of the state, which shares its memory, and a pin that keeps its bodies:
+//!   O(1), made on demand, and never kept between transfers.
 
 use std::io;
 use std::sync::{Arc, Mutex, RwLock};
@@ -22,11 +22,12 @@ use tokio::sync::oneshot;
 
 use super::codec;
 use super::history::{History, Run};
+use super::image::Image;
 use super::types::{
     Entry, LogId, Membership, Replies, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
 use crate::runtime::{self, watch};
-use crate::store::{Row, StateStore};
+use crate::store::{Pin, Pins, Row, StateStore};
 
 /// How many ready entries are applied before their answers leave. Bounds the time for which the
 /// first of them waits for the last.
@@ -44,12 +45,20 @@ pub(crate) struct Applied {
     /// The revision up to which the history goes; closed when the node stops.
     revision: Mutex<Option<watch::Sender<u64>>>,
     digests: Mutex<Vec<(u64, [u8; 32])>>,
+    pins: Pins,
 }
 
 impl Applied {
     /// The newest applied state; the clone is O(1).
     pub(crate) fn state(&self) -> State {
         self.state.read().expect("no code panics while it holds this lock").clone()
+    }
+
+    /// The newest applied state, and what keeps the bodies that it names.
+    pub(crate) fn pinned(&self) -> (State, Pin) {
+        let state = self.state.read().expect("no code panics while it holds this lock");
+        let pin = self.pins.pin(applied_index(&state));
+        (state.clone(), pin)
     }
 
     /// Follows the applied index.
@@ -114,6 +123,7 @@ impl Applied {
         let mut published = self.state.write().expect("no code panics while it holds this lock");
         let before = std::mem::replace(&mut *published, state);
         drop(published);
+        self.pins.publish(index);
         self.index.send_replace(index);
         let newest = self.revision.lock().expect("no code panics while it holds this lock");
         if let Some(newest) = newest.as_ref() {
@@ -158,6 +168,7 @@ impl StateMachine {
             state: RwLock::new(state),
             index,
             digests: Mutex::new(Vec::new()),
+            pins: store.pins().clone(),
         };
         Ok(StateMachine { applied: Arc::new(applied), store })
     }
@@ -165,10 +176,16 @@ impl StateMachine {
     pub(crate) fn applied(&self) -> Arc<Applied> {
         Arc::clone(&self.applied)
     }
+
+    /// The state as it is now.
+    fn image(&self) -> Image {
+        let (state, pin) = self.applied.pinned();
+        Image::kept(state, self.store.clone(), pin)
+    }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = State;
+    type SnapshotData = Image;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -183,12 +200,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut runs = entries.ready_chunks(APPLY_RUN_MAX);
         while let Some(run) = runs.next().await {
             let mut state = self.applied.state();
-            let mut changes = Vec::new();
+            let (mut changes, mut bodies) = (Vec::new(), Vec::new());
             let mut answers = Vec::with_capacity(run.len());
             for item in run {
                 let (entry, responder) = item?;
                 let applied = apply_entry(&mut state, &entry)?;
                 changes.extend(applied.changes);
+                bodies.extend(applied.bodies.into_iter().map(|body| (body.hash.0, body.bytes)));
                 answers.push((responder, Replies(applied.responses)));
                 self.applied.remember_digest(&state);
             }
@@ -199,9 +217,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             // Nobody else writes, so that what is not full now does not block; moving the thread's
             // other tasks elsewhere costs more than most writes.
             if self.store.is_full() {
-                runtime::in_place(|| self.store.write(rows, header, index))?;
+                runtime::in_place(|| self.store.write(rows, bodies, header, index))?;
             } else {
-                self.store.write(rows, header, index)?;
+                self.store.write(rows, bodies, header, index)?;
             }
             self.applied.publish(state, changes);
             for (responder, replies) in answers {
@@ -214,18 +232,20 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { state: self.applied.state(), store: self.store.clone() }
+        SnapshotBuilder { image: self.image(), store: self.store.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, state: State) -> io::Result<()> {
-        assert_eq!(snapshot_meta(&state)?.last_log_id, meta.last_log_id, "a snapshot is its state");
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: Image) -> io::Result<()> {
+        let last_log_id = snapshot_meta(image.state())?.last_log_id;
+        assert_eq!(last_log_id, meta.last_log_id, "a snapshot is its state");
         let store = self.store.clone();
-        let rows = state.clone();
-        runtime::background(move || {
-            let header = rows.header_row();
-            let applied = applied_index(&rows);
-            let rows = rows.rows().map(|(key, value)| Ok((Arc::clone(key), Arc::clone(value))));
-            store.install(rows, header, applied)
+        let state = runtime::background(move || {
+            let (state, building) = image.into_building(&store)?;
+            let header = state.header_row();
+            let applied = applied_index(&state);
+            let rows = state.rows().map(|(key, value)| Ok((Arc::clone(key), Arc::clone(value))));
+            store.install(building, rows, header, applied)?;
+            Ok(state)
         })
         .await?;
         let before = self.applied.publish_installed(state);
@@ -234,9 +254,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let state = self.applied.state();
-        let meta = snapshot_meta(&state)?;
-        Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: state }))
+        let image = self.image();
+        let meta = snapshot_meta(image.state())?;
+        Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: image }))
     }
 }
 
@@ -257,12 +277,12 @@ fn apply_entry(state: &mut State, entry: &Entry) -> io::Result<holdfast_machine:
 
 /// Makes snapshots of the state as it was when openraft asked.
 pub(crate) struct SnapshotBuilder {
-    state: State,
+    image: Image,
     store: StateStore,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
-    type SnapshotData = State;
+    type SnapshotData = Image;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (done, synced) = oneshot::channel();
@@ -271,8 +291,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             let _ = done.send(result);
         }));
         synced.await.map_err(|_| io::Error::other("the state store has stopped"))??;
-        let meta = snapshot_meta(&self.state)?;
-        Ok(Snapshot { meta, snapshot: self.state.clone() })
+        let meta = snapshot_meta(self.image.state())?;
+        Ok(Snapshot { meta, snapshot: self.image.clone() })
     }
 }
 

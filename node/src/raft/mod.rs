@@ -3,6 +3,7 @@
 pub(crate) mod codec;
 pub(crate) mod convert;
 pub(crate) mod history;
+pub(crate) mod image;
 pub(crate) mod log;
 pub(crate) mod machine;
 #[cfg(not(feature = "sim"))]

@@ -25,6 +25,7 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 use tokio::sync::{mpsc, oneshot};
 
+use super::image::Image;
 use super::peer::{Own, PeerError, SnapshotCounters};
 use super::types::{Member, Snapshot, TypeConfig, Vote};
 use crate::node::Node;
@@ -291,7 +292,7 @@ impl Network {
 }
 
 impl RaftNetworkV2<TypeConfig> for Network {
-    type SnapshotData = State;
+    type SnapshotData = Image;
 
     async fn append_entries(
         &mut self,
@@ -368,14 +369,19 @@ impl RaftNetworkV2<TypeConfig> for Network {
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
         let index = snapshot.meta.last_log_id.map_or(0, |id| id.index);
         let _under_way = self.counters.transfers.begin(self.target, index);
-        let rows = u32::try_from(snapshot.snapshot.len()).unwrap_or(u32::MAX);
+        let rows = u32::try_from(snapshot.snapshot.state().len()).unwrap_or(u32::MAX);
         let sending = self.peers.call(self.target, "snapshot", move |node| async move {
-            let Snapshot { meta, snapshot: state } = snapshot;
+            let Snapshot { meta, snapshot: image } = snapshot;
             runtime::sleep(ROW_TIME * rows).await;
+            let state = image.state();
             let rows = state.rows().map(|(key, value)| (Arc::clone(key), Arc::clone(value)));
             let state = State::from_rows(rows.chain([state.header_row()]))
                 .map_err(|fault| fault.to_string())?;
-            let snapshot = Snapshot { meta, snapshot: state };
+            let mut building = node.store.build().map_err(|error| error.to_string())?;
+            let arrived = image.for_each_body(|bytes| building.put_body(&bytes).map(drop));
+            let image = arrived.and_then(|()| Image::arrived(state, building));
+            let image = image.map_err(|error: std::io::Error| error.to_string())?;
+            let snapshot = Snapshot { meta, snapshot: image };
             let installed = node.raft.install_full_snapshot(vote, snapshot).await;
             node.snapshots.installed.fetch_add(1, Ordering::Relaxed);
             installed.map_err(|fatal| fatal.to_string())

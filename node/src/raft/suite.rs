@@ -7,12 +7,12 @@ use std::io;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _, stream};
-use holdfast_machine::State;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{OptionalSend, RaftTypeConfig, StorageError};
 
+use super::image::Image;
 use super::log::Log;
 use super::machine::{SnapshotBuilder, StateMachine, applied_index};
 use super::types::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
@@ -21,7 +21,7 @@ use crate::store::{DataDir, LogStore, StateStore};
 struct Filling(StateMachine);
 
 impl RaftStateMachine<TypeConfig> for Filling {
-    type SnapshotData = State;
+    type SnapshotData = Image;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -49,8 +49,8 @@ impl RaftStateMachine<TypeConfig> for Filling {
         self.0.get_snapshot_builder().await
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, state: State) -> io::Result<()> {
-        self.0.install_snapshot(meta, state).await
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: Image) -> io::Result<()> {
+        self.0.install_snapshot(meta, image).await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {

@@ -7,8 +7,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use holdfast_machine::{Response, State};
+use holdfast_machine::Response;
 use serde::{Deserialize, Serialize};
+
+use super::image::Image;
 
 openraft::declare_raft_types!(
     /// How Holdfast instantiates openraft.
@@ -65,4 +67,4 @@ pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub(crate) type Membership = openraft::Membership<u64, Member>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, State>;
+pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Image>;

@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::leadership::Leader;
 use crate::node::Node;
 use crate::runtime::watch;
-use crate::store::{DataDir, StateStore, sync};
+use crate::store::{DataDir, sync};
 use crate::{grpc, runtime, space};
 
 /// Requests in flight on one client connection; more wait in the connection.
@@ -137,7 +137,6 @@ async fn bind(addr: SocketAddr) -> Result<TcpListener, ServeError> {
 /// A node with everything it owns.
 struct Running {
     node: Arc<Node>,
-    state: StateStore,
 }
 
 impl Running {
@@ -152,9 +151,9 @@ impl Running {
             identity::member(&identity.own, &sockets.client_endpoint, &sockets.peer_endpoint)
         });
         let parts = Parts { config, dir, own: identity.own.clone(), forms, stop_reason };
-        let (node, state) = assemble(parts).await?;
+        let node = assemble(parts).await?;
         node.tasks.spawn(space::watch(Arc::clone(&node)));
-        Ok(Running { node, state })
+        Ok(Running { node })
     }
 
     async fn stop(self, servers: Servers) {
@@ -173,9 +172,9 @@ impl Running {
         if let Err(error) = node.raft.shutdown().await {
             tracing::warn!("stop consensus: {error}");
         }
-        let (log, state) = (node.log.clone(), self.state.clone());
+        let (log, store) = (node.log.clone(), node.store.clone());
         runtime::blocking(move || {
-            state.shutdown();
+            store.shutdown();
             log.shutdown();
         })
         .await;

@@ -7,9 +7,9 @@
 //! entries are there. What a sync has covered is there.
 //!
 //! Invariant, as of the real store: after a crash the log is a prefix of what was written, which
-//! contains everything that was acknowledged; the rows are those of one applied index.
+//! contains everything that was acknowledged; rows and bodies are those of one applied index.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
 
+pub(crate) use crate::pins::{Pin, Pins};
 use crate::runtime;
 
 /// A checkpoint of the rows is made this long after the one before, as in the real store.
@@ -38,6 +39,10 @@ pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 pub(crate) type Row = (Arc<[u8]>, Arc<[u8]>);
 /// A change of a row: its key, and its new value unless it was removed.
 pub(crate) type RowChange = (Arc<[u8]>, Option<Arc<[u8]>>);
+/// What a body is found by.
+pub(crate) type Hash = [u8; 32];
+/// A body that comes, or without bytes goes.
+pub(crate) type BodyChange = (Hash, Option<Arc<[u8]>>);
 /// Nothing here keeps a store from opening.
 pub(crate) type StoreError = std::convert::Infallible;
 
@@ -58,6 +63,7 @@ struct Platter {
     /// Written, and not yet covered by a sync; the oldest first.
     unsynced: VecDeque<Work>,
     rows: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
+    bodies: BTreeMap<Hash, Arc<[u8]>>,
     applied_index: u64,
     /// The checkpoint that is being written.
     checkpoint: Option<Pending>,
@@ -73,6 +79,7 @@ impl DataDir {
             log: LogImage::default(),
             unsynced: VecDeque::new(),
             rows: BTreeMap::new(),
+            bodies: BTreeMap::new(),
             applied_index: 0,
             checkpoint: None,
             slowness: 1,
@@ -128,6 +135,12 @@ impl Platter {
             match value {
                 Some(value) => drop(self.rows.insert(key, value)),
                 None => drop(self.rows.remove(&key)),
+            }
+        }
+        for (hash, bytes) in checkpoint.bodies {
+            match bytes {
+                Some(bytes) => drop(self.bodies.insert(hash, bytes)),
+                None => drop(self.bodies.remove(&hash)),
             }
         }
         self.applied_index = checkpoint.applied_index;
@@ -309,6 +322,9 @@ impl OpenLog {
     }
 }
 
+/// Bodies with the index from which on nobody reads them.
+type Leaving = BTreeMap<Hash, (Arc<[u8]>, u64)>;
+
 /// The open rows of the state.
 #[derive(Clone)]
 pub(crate) struct StateStore(Arc<OpenRows>);
@@ -316,6 +332,9 @@ pub(crate) struct StateStore(Arc<OpenRows>);
 struct OpenRows {
     dir: DataDir,
     pending: Mutex<Pending>,
+    pins: Pins,
+    /// Bodies that no row names any more, and from which index on nobody reads them.
+    leaving: Mutex<Leaving>,
     waiting: Mutex<Vec<Done>>,
     /// The last applied index that a crash leaves.
     synced_index: AtomicU64,
@@ -326,6 +345,7 @@ struct OpenRows {
 #[derive(Clone, Default)]
 struct Pending {
     rows: BTreeMap<Arc<[u8]>, Option<Arc<[u8]>>>,
+    bodies: BTreeMap<Hash, Option<Arc<[u8]>>>,
     applied_index: u64,
 }
 
@@ -336,9 +356,13 @@ impl StateStore {
             let rows = platter.rows.iter().map(|(key, value)| (key.clone(), value.clone()));
             (rows.collect(), platter.applied_index)
         };
+        let pins = Pins::default();
+        pins.publish(applied_index);
         let open = Arc::new(OpenRows {
             dir: dir.clone(),
             pending: Mutex::default(),
+            pins,
+            leaving: Mutex::default(),
             waiting: Mutex::default(),
             synced_index: AtomicU64::new(applied_index),
             urgent: Notify::new(),
@@ -350,13 +374,16 @@ impl StateStore {
     pub(crate) fn write(
         &self,
         batch: Vec<RowChange>,
+        bodies: Vec<BodyChange>,
         header_row: Row,
         applied_index: u64,
     ) -> io::Result<()> {
+        self.0.leave(bodies.iter().filter(|(_, bytes)| bytes.is_none()), applied_index);
         let mut pending = self.0.pending();
         for (key, value) in batch.into_iter().chain([(header_row.0, Some(header_row.1))]) {
             pending.rows.insert(key, value);
         }
+        pending.bodies.extend(bodies);
         pending.applied_index = applied_index;
         Ok(())
     }
@@ -364,6 +391,23 @@ impl StateStore {
     /// Nothing ever waits for room here.
     pub(crate) fn is_full(&self) -> bool {
         false
+    }
+
+    /// Who reads which state; see `store`.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.0.pins
+    }
+
+    /// A body that a pinned state names.
+    pub(crate) fn body(&self, hash: &Hash) -> io::Result<Arc<[u8]>> {
+        let bytes = self.0.body(hash).ok_or_else(|| io::Error::other("a body is not there"))?;
+        assert_eq!(blake3::hash(&bytes).as_bytes(), hash, "a body has its hash");
+        Ok(bytes)
+    }
+
+    /// Begins another state; see `store`.
+    pub(crate) fn build(&self) -> io::Result<Building> {
+        Ok(Building::default())
     }
 
     pub(crate) fn sync(&self, done: Done) {
@@ -374,14 +418,18 @@ impl StateStore {
     /// Puts a snapshot in the place of all rows, durably and at once.
     pub(crate) fn install(
         &self,
+        building: Building,
         rows: impl Iterator<Item = io::Result<Row>>,
         header_row: Row,
         applied_index: u64,
     ) -> io::Result<()> {
         let rows = rows.chain([Ok(header_row)]).collect::<io::Result<_>>()?;
+        // Whoever sees the old state reads all its bodies from memory.
+        self.0.leave_all(applied_index);
         *self.0.pending() = Pending::default();
         let mut platter = self.0.dir.lock();
         platter.rows = rows;
+        platter.bodies = building.bodies;
         platter.applied_index = applied_index;
         platter.checkpoint = None;
         drop(platter);
@@ -390,7 +438,64 @@ impl StateStore {
     }
 }
 
+/// A state in the making; see `store`.
+#[derive(Default)]
+pub(crate) struct Building {
+    bodies: BTreeMap<Hash, Arc<[u8]>>,
+    hashes: BTreeSet<Hash>,
+}
+
+impl Building {
+    pub(crate) fn put_body(&mut self, bytes: &[u8]) -> io::Result<Hash> {
+        let hash = *blake3::hash(bytes).as_bytes();
+        self.bodies.insert(hash, bytes.into());
+        self.hashes.insert(hash);
+        Ok(hash)
+    }
+
+    pub(crate) fn bodies(&self) -> &BTreeSet<Hash> {
+        &self.hashes
+    }
+}
+
 impl OpenRows {
+    fn leaving(&self) -> MutexGuard<'_, Leaving> {
+        self.leaving.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// Holds bodies in memory that go, until nobody reads them any more.
+    fn leave<'a>(&self, bodies: impl Iterator<Item = &'a BodyChange>, applied_index: u64) {
+        for (hash, _) in bodies {
+            if let Some(bytes) = self.body(hash) {
+                self.leaving().insert(*hash, (bytes, applied_index));
+            }
+        }
+        self.leaving().retain(|_, (_, at)| !self.pins.are_behind(*at));
+    }
+
+    fn leave_all(&self, applied_index: u64) {
+        let mut all: BTreeSet<Hash> = self.pending().bodies.keys().copied().collect();
+        {
+            let platter = self.dir.lock();
+            let checkpoint = platter.checkpoint.iter().flat_map(|pending| pending.bodies.keys());
+            all.extend(platter.bodies.keys().chain(checkpoint));
+        }
+        let all: Vec<BodyChange> = all.into_iter().map(|hash| (hash, None)).collect();
+        self.leave(all.iter(), applied_index);
+    }
+
+    fn body(&self, hash: &Hash) -> Option<Arc<[u8]>> {
+        if let Some(bytes) = self.pending().bodies.get(hash).cloned().flatten() {
+            return Some(bytes);
+        }
+        let on_disk = {
+            let platter = self.dir.lock();
+            let waits = platter.checkpoint.as_ref().and_then(|pending| pending.bodies.get(hash));
+            waits.cloned().flatten().or_else(|| platter.bodies.get(hash).cloned())
+        };
+        on_disk.or_else(|| self.leaving().get(hash).map(|(bytes, _)| bytes.clone()))
+    }
+
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().expect("no code panics while it holds this lock")
     }

@@ -162,7 +162,7 @@ impl World {
         self.note(format_args!("n{id} starts"));
         let assembled = host.spawn(assemble(parts)).await;
         let node = match assembled {
-            Ok(Ok((node, _state))) => node,
+            Ok(Ok(node)) => node,
             Ok(Err(unusable)) => return Err(format!("n{id} cannot start: {unusable:?}")),
             // Killed, or a panic that is noted already.
             Err(_) => return Ok(()),

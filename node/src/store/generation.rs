@@ -1,9 +1,10 @@
-//! One generation of the state's rows: a database, its redo file, and how rows are laid out in it.
+//! One generation of the state: a database, its redo file, and how rows are laid out in it.
 //!
 //! ```text
 //! 00 applied                        the index of the last entry whose changes are in
 //! 01 key                            the head of a row's value (see `rows`)
 //! 02 len:u16 key part:u16           the parts of a large value, from part 1 on
+//! 03, 04                            see `bodies`
 //! ```
 //!
 //! Invariants:
@@ -15,14 +16,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bodies;
 use super::db::Db;
-use super::redo::Redo;
+use super::redo::{Change, Redo};
 use super::rows::{self, Head, RowError};
 use super::state::Row;
 use super::{DataDir, StoreError};
 
 /// Small, since all rows are in memory anyway and writes in key order bear it.
-const CACHE_BYTES: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 8 << 20;
 /// The longest key; far above any name, far below what the engine's nodes bear.
 const KEY_BYTES_MAX: usize = 8 << 10;
 
@@ -32,7 +34,8 @@ const PARTS: u8 = 0x02;
 
 /// An open database of rows.
 pub(super) struct Generation {
-    pub(super) db: Db,
+    /// Shared with those who read bodies.
+    pub(super) db: Arc<Db>,
     pub(super) redo: Redo,
     pub(super) number: u64,
     pub(super) applied_index: u64,
@@ -44,19 +47,21 @@ impl Generation {
     /// Makes an empty one.
     pub(super) fn create(dir: &DataDir, number: u64) -> Result<Self, StoreError> {
         let path = dir.state_path(number);
-        let db = Db::create(&path, CACHE_BYTES, dir.fault().clone())?;
+        let db = Arc::new(Db::create(&path, CACHE_BYTES, dir.fault().clone())?);
         let redo = Redo::open(&path).map_err(StoreError::io("create redo file in", &path))?;
         Ok(Self { db, redo, number, applied_index: 0, large: HashMap::new() })
     }
 
-    /// Opens one, ends the checkpoint that a crash may have interrupted, and reads all rows.
+    /// Opens one, ends the checkpoint that a crash may have interrupted, removes the bodies that
+    /// nobody can read any more, and reads all rows.
     pub(super) fn open(dir: &DataDir, number: u64) -> Result<(Self, Vec<Row>), StoreError> {
         let path = dir.state_path(number);
-        let db = Db::open(&path, CACHE_BYTES, dir.fault().clone())?;
+        let db = Arc::new(Db::open(&path, CACHE_BYTES, dir.fault().clone())?);
         let redo = Redo::open(&path).map_err(StoreError::io("open redo file in", &path))?;
         let mut generation = Self { db, redo, number, applied_index: 0, large: HashMap::new() };
         generation.read_applied()?;
         generation.repeat().map_err(StoreError::io("repeat a checkpoint in", &path))?;
+        bodies::remove_marked(&generation.db).map_err(StoreError::io("remove bodies in", &path))?;
         let mut rows = Vec::new();
         let mut large = HashMap::new();
         let read = generation.read(|key, value, parts| {
@@ -83,18 +88,23 @@ impl Generation {
         Ok(())
     }
 
-    /// Writes the rows of the last checkpoint again, whatever was written of them.
+    /// Writes the last checkpoint again, whatever was written of it.
     fn repeat(&mut self) -> io::Result<()> {
         let Some(found) = self.redo.read()? else { return Ok(()) };
         if found.applied_index < self.applied_index {
             return Ok(());
         }
-        for (key, value) in found.rows() {
-            // The old value may have been half replaced, so its head cannot tell its parts.
-            for row in self.db.range(&part_key(key, 0), &part_key(key, u16::MAX)) {
-                self.db.remove(&row?.0)?;
+        for change in found.changes() {
+            match change? {
+                Change::Body(hash, action) => bodies::carry_out(&self.db, &hash, action)?,
+                Change::Row(key, value) => {
+                    // The old value may have been half replaced, so its head cannot tell its parts.
+                    for row in self.db.range(&part_key(key, 0), &part_key(key, u16::MAX)) {
+                        self.db.remove(&row?.0)?;
+                    }
+                    self.put(&Arc::from(key), value)?;
+                }
             }
-            self.put(&Arc::from(key), value)?;
         }
         self.put_applied(found.applied_index)?;
         self.db.sync()

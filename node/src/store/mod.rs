@@ -7,11 +7,11 @@
 //! IDENTITY        which node of which cluster this is
 //! CURRENT         whether the log was made, and which state generation is in use
 //! log/            one sled database: vote, log entries
-//! state-<n>/      one sled database: the rows of the replicated state, generation n
+//! state-<n>/      one sled database: rows and bodies of the replicated state, generation n
 //! *.corrupt-<n>/  a database that could not be read, set aside
 //! ```
 //!
-//! This module is plain threads and bytes: it knows indexes and rows, not what they mean.
+//! This module is plain threads and bytes: it knows indexes, rows and bodies, not what they mean.
 //!
 //! Invariants:
 //! - Nothing is acknowledged before a real sync covers it (see [`sync`]); a power cut of the machine
@@ -26,6 +26,7 @@
 //! Left out: what the bytes mean, snapshots on the wire, free-space policy (only
 //! [`DataDir::free_bytes`] is here).
 
+mod bodies;
 mod db;
 mod entries;
 mod fault;
@@ -43,17 +44,22 @@ mod snapshot;
 mod state;
 pub mod sync;
 mod tail;
+mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use bodies::{BodyChange, Hash};
 pub use entries::LogStart;
 pub use fault::{Fault, OnFault};
 pub use header::{DataDir, DirError, Identity, Place};
 pub use log::LogStore;
 pub use measures::GroupCommits;
+pub use snapshot::Building;
 pub use state::{Row, RowChange, StateStore};
+
+pub use crate::pins::{Pin, Pins};
 
 /// Called once, from a thread of the store, with the outcome of a durable write.
 ///

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{DataDir, Done, LogStart, LogStore, StateStore};
+use super::{BodyChange, DataDir, Done, Hash, LogStart, LogStore, Pin, StateStore};
 
 const SEEDS: std::ops::Range<u64> = 0..6;
 const STEPS: u32 = 400;
@@ -105,6 +105,89 @@ fn the_log_is_a_map_from_index_to_entry() {
     }
 }
 
+/// What a state should be that somebody reads.
+type BodyMap = BTreeMap<Hash, Arc<[u8]>>;
+
+/// One of a few bodies.
+fn body(random: &mut StdRng) -> (Hash, Arc<[u8]>) {
+    let bytes: Arc<[u8]> =
+        vec![random.random_range(0..12_u8); random.random_range(1..3) * 60_000].into();
+    (*blake3::hash(&bytes).as_bytes(), bytes)
+}
+
+fn assert_bodies(state: &StateStore, bodies: &BodyMap, at: &str) {
+    for (hash, bytes) in bodies {
+        assert!(state.body(hash).expect(at) == *bytes, "{at}: a body");
+    }
+}
+
+/// Bodies that come and go, under readers that pin states, restarts and snapshots.
+#[test]
+fn every_pinned_state_has_its_bodies() {
+    for seed in SEEDS {
+        let mut random = StdRng::seed_from_u64(seed);
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut data = open(dir.path());
+        let (mut state, _) = StateStore::open(&data).expect("open");
+        let mut model = BodyMap::new();
+        let mut readers: Vec<(Pin, BodyMap)> = Vec::new();
+        let header = |index: u64| (Arc::from([0_u8]), Arc::from(index.to_be_bytes()));
+        for index in 1..=u64::from(STEPS) {
+            let at = format!("seed {seed}, index {index}");
+            match random.random_range(0..100) {
+                0..2 => {
+                    readers.clear();
+                    drop(state);
+                    drop(data);
+                    data = open(dir.path());
+                    (state, _) = StateStore::open(&data).expect(&at);
+                    state.write(vec![], vec![], header(index), index).expect(&at);
+                }
+                2..4 => {
+                    let mut building = state.build().expect(&at);
+                    model = (0..random.random_range(0..8)).map(|_| body(&mut random)).collect();
+                    for bytes in model.values() {
+                        building.put_body(bytes).expect(&at);
+                    }
+                    state.install(building, std::iter::empty(), header(index), index).expect(&at);
+                }
+                4..10 => {
+                    state.write(vec![], vec![], header(index), index).expect(&at);
+                    let (send, answer) = mpsc::channel();
+                    state.sync(done(&send));
+                    answer.recv().expect("an answer").expect(&at);
+                }
+                _ => {
+                    let mut bodies: Vec<BodyChange> = Vec::new();
+                    for _ in 0..random.random_range(0..4) {
+                        let (hash, bytes) = body(&mut random);
+                        // As rows name them: one that is there goes, one that is not comes.
+                        bodies.push(match model.remove(&hash) {
+                            Some(_) => (hash, None),
+                            None => {
+                                model.insert(hash, bytes.clone());
+                                (hash, Some(bytes))
+                            }
+                        });
+                    }
+                    state.write(vec![], bodies, header(index), index).expect(&at);
+                }
+            }
+            for (_, bodies) in &readers {
+                assert_bodies(&state, bodies, &at);
+            }
+            state.pins().publish(index);
+            assert_bodies(&state, &model, &at);
+            if random.random_bool(0.1) {
+                readers.push((state.pins().pin(index), model.clone()));
+            }
+            if readers.len() > 4 || random.random_bool(0.05) && !readers.is_empty() {
+                readers.swap_remove(random.random_range(0..readers.len()));
+            }
+        }
+    }
+}
+
 #[test]
 fn the_state_is_a_map_of_rows_at_one_applied_index() {
     for seed in SEEDS {
@@ -131,7 +214,9 @@ fn the_state_is_a_map_of_rows_at_one_applied_index() {
                         .filter(|(key, _): &(Arc<[u8]>, _)| key.len() < 1000)
                         .collect();
                     let rows = model.clone().into_iter().map(Ok);
-                    state.install(rows, header(index), index).expect(&at);
+                    let building = state.build().expect(&at);
+                    state.install(building, rows, header(index), index).expect(&at);
+                    state.pins().publish(index);
                     assert_eq!(state.synced_index(), index, "{at}");
                 }
                 4..10 => {
@@ -151,12 +236,12 @@ fn the_state_is_a_map_of_rows_at_one_applied_index() {
                         };
                         batch.push((key, value));
                     }
-                    state.write(batch, header(index), index).expect(&at);
+                    state.write(batch, vec![], header(index), index).expect(&at);
                 }
             }
             let (key, row) = header(index);
             model.insert(key.clone(), row.clone());
-            state.write(Vec::new(), (key, row), index).expect(&at);
+            state.write(vec![], vec![], (key, row), index).expect(&at);
         }
     }
 }

@@ -1,14 +1,16 @@
-//! What makes a checkpoint of many rows atomic: a copy of it, made durable first.
+//! What makes a checkpoint of many rows and bodies atomic: a copy of it, made durable first.
 //!
 //! The engine's own batches would do, but they stop every write of the process while they are
 //! applied, those of the log too: at 20,000 rows a second that held up the log for 170 ms.
-//! So the state's thread writes all rows of a checkpoint to this file, syncs it, and only then
-//! changes the database, row by row.  After a crash in between, the rows are written once more.
+//! So the state's thread writes all of a checkpoint to this file, syncs it, and only then
+//! changes the database, one by one.  After a crash in between, all is written once more.
 //!
 //! ```text
-//! "hfredo" version:u16 crc:u32 applied:u64 bytes:u64, then for each row:
-//! key:u32 value:u32 (ffffffff: removed), key, value
+//! "hfredo" version:u16 crc:u32 applied:u64 bytes:u64, then for each change:
+//! kind:u8 key:u32 value:u32 (ffffffff: removed), key, value
 //! ```
+//!
+//! Kinds are 0 row, 1 body (the key is its hash), 2 mark of a body.
 //!
 //! Invariants:
 //! - The file is overwritten only after the checkpoint in it is durable in the database; so where
@@ -21,13 +23,19 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::bodies::{Action, Hash};
 use super::{record, sync};
 
 const NAME: &str = "redo";
-const MAGIC: [u8; 8] = *b"hfredo\x00\x01";
+const MAGIC: [u8; 8] = *b"hfredo\x00\x02";
 /// Magic, CRC-32 of the rest, applied index, bytes of rows.
 const HEAD_BYTES: usize = 8 + 4 + 8 + 8;
 const REMOVED: u32 = u32::MAX;
+/// Kind and two lengths.
+const CHANGE_BYTES: usize = 1 + 4 + 4;
+const ROW: u8 = 0;
+const BODY: u8 = 1;
+const MARK: u8 = 2;
 
 /// The open file.
 pub(super) struct Redo {
@@ -37,6 +45,14 @@ pub(super) struct Redo {
 /// The rows of a checkpoint, being put together.
 pub(super) struct Rows {
     bytes: Vec<u8>,
+}
+
+/// One change of a checkpoint.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change<'a> {
+    /// A row; `None` in place of a removed one's value.
+    Row(&'a [u8], Option<&'a [u8]>),
+    Body(Hash, Action<'a>),
 }
 
 /// What a whole file says.
@@ -108,7 +124,21 @@ impl Rows {
     /// # Panics
     /// If key or value reach 4 GiB; the store's limits are far below.
     pub(super) fn add(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.put(ROW, key, value);
+    }
+
+    /// Adds what is to be done with a body.
+    pub(super) fn add_body(&mut self, hash: &Hash, action: Action<'_>) {
+        match action {
+            Action::Put(bytes) => self.put(BODY, hash, Some(bytes)),
+            Action::Remove => self.put(BODY, hash, None),
+            Action::Mark => self.put(MARK, hash, None),
+        }
+    }
+
+    fn put(&mut self, kind: u8, key: &[u8], value: Option<&[u8]>) {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("limited by the store");
+        self.bytes.push(kind);
         self.bytes.extend_from_slice(&length(key).to_le_bytes());
         self.bytes.extend_from_slice(&value.map_or(REMOVED, length).to_le_bytes());
         self.bytes.extend_from_slice(key);
@@ -117,21 +147,42 @@ impl Rows {
 }
 
 impl Found {
-    /// The rows in the order in which they were added; `None` in place of a removed one's value.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    /// The changes in the order in which they were added. An error if one is none that this release
+    /// knows: the checksum says that it was written so.
+    pub(super) fn changes(&self) -> impl Iterator<Item = io::Result<Change<'_>>> {
+        self.raw().map(|(kind, key, value)| match (kind, value) {
+            (ROW, value) => Ok(Change::Row(key, value)),
+            (BODY | MARK, value) => {
+                let hash = key.try_into().map_err(|_| unknown(kind))?;
+                let action = match (kind, value) {
+                    (BODY, Some(bytes)) => Action::Put(bytes),
+                    (BODY, None) => Action::Remove,
+                    (_, _) => Action::Mark,
+                };
+                Ok(Change::Body(hash, action))
+            }
+            (_, _) => Err(unknown(kind)),
+        })
+    }
+
+    fn raw(&self) -> impl Iterator<Item = (u8, &[u8], Option<&[u8]>)> {
         let mut rest = self.bytes.as_slice();
         std::iter::from_fn(move || {
-            let (lengths, after) = rest.split_first_chunk::<8>()?;
-            let [k0, k1, k2, k3, v0, v1, v2, v3] = *lengths;
+            let (fixed, after) = rest.split_first_chunk::<CHANGE_BYTES>()?;
+            let [kind, k0, k1, k2, k3, v0, v1, v2, v3] = *fixed;
             let value_bytes = u32::from_le_bytes([v0, v1, v2, v3]);
             let is_removed = value_bytes == REMOVED;
             let value_bytes = if is_removed { 0 } else { value_bytes as usize };
             let (key, after) = after.split_at(u32::from_le_bytes([k0, k1, k2, k3]) as usize);
             let (value, after) = after.split_at(value_bytes);
             rest = after;
-            Some((key, (!is_removed).then_some(value)))
+            Some((kind, key, (!is_removed).then_some(value)))
         })
     }
+}
+
+fn unknown(kind: u8) -> io::Error {
+    io::Error::other(format!("a change of kind {kind} in the redo file"))
 }
 
 fn u64_at(bytes: &[u8; HEAD_BYTES], at: usize) -> u64 {
@@ -161,13 +212,28 @@ mod tests {
         redo.write(8, rows(10)).expect("write a shorter one over it");
         let found = Redo::open(dir.path()).expect("open").read().expect("read").expect("whole");
         assert_eq!(found.applied_index, 8);
-        assert_eq!(found.rows().count(), 10);
-        for (number, (key, value)) in (0_u8..).zip(found.rows()) {
-            assert_eq!(
-                (key, value),
-                (&[number][..], (number % 3 != 0).then_some(&[number; 40][..]))
-            );
+        assert_eq!(found.changes().count(), 10);
+        for (number, change) in (0_u8..).zip(found.changes()) {
+            let bytes = [number; 40];
+            let value = (number % 3 != 0).then_some(&bytes[..]);
+            assert_eq!(change.expect("known"), Change::Row(&[number], value));
         }
+    }
+
+    #[test]
+    fn bodies_come_back_with_what_is_to_be_done() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let redo = Redo::open(dir.path()).expect("open");
+        let actions = [Action::Put(b"bytes"), Action::Put(b""), Action::Remove, Action::Mark];
+        let mut rows = Rows::new();
+        for (number, action) in (0..).zip(actions) {
+            rows.add_body(&[number; 32], action);
+        }
+        redo.write(7, rows).expect("write");
+        let found = redo.read().expect("read").expect("whole");
+        let changes: Vec<_> = found.changes().map(|change| change.expect("known")).collect();
+        let expected = (0..).zip(actions).map(|(n, action)| Change::Body([n; 32], action));
+        assert_eq!(changes, expected.collect::<Vec<_>>());
     }
 
     #[test]

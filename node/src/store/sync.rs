@@ -216,7 +216,7 @@ mod tests {
             assert_eq!(faults.lock().expect("lock").len(), 1, "told once");
 
             let row = (Arc::from([0_u8]), Arc::from([1_u8]));
-            state.write(Vec::new(), row, 1).expect_err("the state refuses too");
+            state.write(Vec::new(), Vec::new(), row, 1).expect_err("the state refuses too");
             let calls: [&dyn Fn(Done); 5] = [
                 &|done| log.append(vec![(2, "three".into())], done),
                 &|done| log.save_vote(b"vote".to_vec(), done),

@@ -20,7 +20,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, Stream, StreamExt as _};
-use holdfast_machine::State;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -30,6 +29,7 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 
 use super::convert;
+use super::image::Image;
 use super::peer::SnapshotCounters;
 use super::types::{Member, Snapshot, TypeConfig, Vote};
 use crate::runtime::{self, Pace};
@@ -101,7 +101,7 @@ impl Network {
 }
 
 impl RaftNetworkV2<TypeConfig> for Network {
-    type SnapshotData = State;
+    type SnapshotData = Image;
 
     async fn append_entries(
         &mut self,
@@ -181,7 +181,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let index = snapshot.meta.last_log_id.map_or(0, |id| id.index);
         let (began, target) = (runtime::now(), self.target);
         let _under_way = self.counters.transfers.begin(target, index);
-        tracing::info!(index, rows = snapshot.snapshot.len(), "sends n{target} a snapshot");
+        tracing::info!(index, rows = snapshot.snapshot.state().len(), "sends n{target} a snapshot");
         let frames = snapshot::frames(vote, &snapshot);
         let request = self.client.request(frames);
         let mut client = self.client.rpc();

@@ -1,9 +1,12 @@
 //! A state on its way to another node: a header frame, rows as one byte stream cut into frames of
-//! at most 1 MiB, and an end frame with their number and checksum.
+//! at most 1 MiB, a frame for each chunk of a body that the rows name, and an end frame with their
+//! numbers and a checksum.
 //!
 //! The sender reads an O(1) clone of the applied state, so writes go on; a frame is made when the
-//! receiver has room for it. The receiver builds a state of its own and verifies its digest before
-//! openraft hears of it.
+//! receiver has room for it. The receiver builds a state of its own, into which bodies go as they
+//! arrive, so that there are never more than a few in memory. It computes their hashes itself, and
+//! verifies the state's digest, and that exactly those bodies are there which it names, before openraft
+//! hears of it.
 
 use std::io;
 use std::sync::Arc;
@@ -12,12 +15,15 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::Stream;
 use holdfast_machine::State;
 use holdfast_proto::peer;
+use holdfast_proto::peer::snapshot_frame::Frame;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::raft::image::Image;
 use crate::raft::types::{Snapshot, SnapshotMeta, Vote};
 use crate::raft::{codec, convert};
 use crate::runtime;
+use crate::store::{Building, StateStore};
 
 /// The longest run of row bytes in one frame.
 const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -36,11 +42,9 @@ pub(super) fn frames(
         vote: Some(convert::vote_to_wire(vote)),
         meta: codec::encode(&snapshot.meta),
     };
-    let state = snapshot.snapshot.clone();
+    let image = snapshot.snapshot.clone();
     runtime::spawn(async move {
-        let sending = runtime::background(move || {
-            send_frames(header, &state, &frames).map_err(io::Error::other)
-        });
+        let sending = runtime::background(move || send_frames(header, &image, &frames));
         if let Err(error) = sending.await {
             // Mostly that the receiver is gone; the transfer then fails on its own.
             tracing::debug!(%error, "a snapshot was not sent to its end");
@@ -49,19 +53,31 @@ pub(super) fn frames(
     ReceiverStream::new(taken)
 }
 
-type Sent = Result<(), mpsc::error::SendError<peer::SnapshotFrame>>;
-
 fn send_frames(
     header: peer::SnapshotHeader,
-    state: &State,
+    image: &Image,
     frames: &mpsc::Sender<peer::SnapshotFrame>,
-) -> Sent {
-    let send = |frame| frames.blocking_send(peer::SnapshotFrame { frame: Some(frame) });
-    send(peer::snapshot_frame::Frame::Header(header))?;
+) -> io::Result<()> {
+    let send = |frame| {
+        let frame = peer::SnapshotFrame { frame: Some(frame) };
+        frames.blocking_send(frame).map_err(io::Error::other)
+    };
+    send(Frame::Header(header))?;
+    let (rows, crc32) = send_rows(image.state(), send)?;
+    let mut bodies = 0;
+    image.for_each_body(|bytes| {
+        bodies += 1;
+        send(Frame::Body(Bytes::copy_from_slice(&bytes)))
+    })?;
+    send(Frame::End(peer::SnapshotEnd { rows, crc32, bodies }))
+}
+
+/// Sends all rows, the header's last; gives their number and checksum.
+fn send_rows(state: &State, send: impl Fn(Frame) -> io::Result<()>) -> io::Result<(u64, u32)> {
     let mut crc = crc32fast::Hasher::new();
     let mut buffer = BytesMut::with_capacity(FRAME_BYTES_MAX);
     let mut rows = 0;
-    let mut put = |mut part: &[u8], buffer: &mut BytesMut| -> Sent {
+    let mut put = |mut part: &[u8], buffer: &mut BytesMut| -> io::Result<()> {
         while !part.is_empty() {
             let room = FRAME_BYTES_MAX - buffer.len();
             let (now, later) = part.split_at(room.min(part.len()));
@@ -69,7 +85,7 @@ fn send_frames(
             part = later;
             if buffer.len() == FRAME_BYTES_MAX {
                 crc.update(buffer);
-                send(peer::snapshot_frame::Frame::Rows(buffer.split().freeze()))?;
+                send(Frame::Rows(buffer.split().freeze()))?;
                 buffer.reserve(FRAME_BYTES_MAX);
             }
         }
@@ -87,10 +103,9 @@ fn send_frames(
     }
     crc.update(&buffer);
     if !buffer.is_empty() {
-        send(peer::snapshot_frame::Frame::Rows(buffer.freeze()))?;
+        send(Frame::Rows(buffer.freeze()))?;
     }
-    let end = peer::SnapshotEnd { rows, crc32: crc.finalize() };
-    send(peer::snapshot_frame::Frame::End(end))
+    Ok((rows, crc.finalize()))
 }
 
 type Row = (Arc<[u8]>, Arc<[u8]>);
@@ -103,6 +118,10 @@ pub(crate) struct Received {
     key: Option<Arc<[u8]>>,
     rows: Vec<Row>,
     crc: crc32fast::Hasher,
+    store: StateStore,
+    /// None before the first body.
+    building: Option<Building>,
+    bodies: u64,
 }
 
 fn damaged(what: impl std::fmt::Display) -> io::Error {
@@ -110,7 +129,7 @@ fn damaged(what: impl std::fmt::Display) -> io::Error {
 }
 
 impl Received {
-    pub(crate) fn begin(header: peer::SnapshotHeader) -> io::Result<Received> {
+    pub(crate) fn begin(header: peer::SnapshotHeader, store: StateStore) -> io::Result<Received> {
         Ok(Received {
             vote: convert::vote_from_wire(header.vote).map_err(damaged)?,
             meta: codec::decode("snapshot metadata", &header.meta)?,
@@ -118,7 +137,21 @@ impl Received {
             key: None,
             rows: Vec::new(),
             crc: crc32fast::Hasher::new(),
+            store,
+            building: None,
+            bodies: 0,
         })
+    }
+
+    /// Takes a body in. Blocks for the disk: call it off the runtime's threads.
+    pub(crate) fn body(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let building = match &mut self.building {
+            Some(building) => building,
+            empty => empty.insert(self.store.build()?),
+        };
+        building.put_body(bytes)?;
+        self.bodies += 1;
+        Ok(())
     }
 
     pub(crate) fn rows(&mut self, frame: &Bytes) -> io::Result<()> {
@@ -151,7 +184,7 @@ impl Received {
         Ok(Some(Arc::from(&part[..])))
     }
 
-    /// Checks number, checksum and digest, and builds the state. Takes time: call it off the
+    /// Checks numbers, checksum, digest and bodies, and builds the state. Takes time: call it off the
     /// runtime's threads.
     pub(crate) fn finish(self, end: &peer::SnapshotEnd) -> io::Result<(Vote, Snapshot)> {
         let rows = self.rows.len() as u64;
@@ -162,7 +195,12 @@ impl Received {
         if crc32 != end.crc32 {
             return Err(damaged(format_args!("checksum {crc32:08x}, sent {:08x}", end.crc32)));
         }
+        if self.bodies != end.bodies {
+            return Err(damaged(format_args!("{} bodies arrived of {}", self.bodies, end.bodies)));
+        }
         let state = State::from_rows(self.rows).map_err(damaged)?;
-        Ok((self.vote, Snapshot { meta: self.meta, snapshot: state }))
+        let building = self.building.map_or_else(|| self.store.build(), Ok)?;
+        let snapshot = Image::arrived(state, building)?;
+        Ok((self.vote, Snapshot { meta: self.meta, snapshot }))
     }
 }
