@@ -55,6 +55,18 @@ pub(crate) enum Kind {
     Admin,
 }
 
+/// What came before a run that brings a call to an answer, and whether others may follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// The only one: it does all it can by its deadline.
+    Only,
+    /// The first of several, and a short one: it does not send copies beside each other, since a later run
+    /// can do that in peace.
+    First,
+    /// Copies of an earlier run may be on their way, or may have been carried out.
+    Further,
+}
+
 /// Sends `load(resent)` until it is answered or the deadline passes.
 pub(crate) async fn run<C: Call>(
     pool: &Pool,
@@ -62,11 +74,25 @@ pub(crate) async fn run<C: Call>(
     deadline: Deadline,
     load: impl Fn(bool) -> C + Sync,
 ) -> Result<C::Response, Error> {
-    let sent = AtomicU32::new(0);
-    let mut progress = Progress::<C::Response>::new(kind, C::NAME, &sent);
+    run_again(pool, kind, Run::Only, deadline, load).await
+}
+
+/// As [`run`], for a call that may take several runs. What was said of earlier ones counts as one copy that
+/// was lost, so that all copies are marked as resent and none is reported as definitely not applied.
+pub(crate) async fn run_again<C: Call>(
+    pool: &Pool,
+    kind: Kind,
+    nth: Run,
+    deadline: Deadline,
+    load: impl Fn(bool) -> C + Sync,
+) -> Result<C::Response, Error> {
+    let lost = u32::from(nth == Run::Further);
+    let sent = AtomicU32::new(lost);
+    let mut progress = Progress::<C::Response> { lost, ..Progress::new(kind, C::NAME, &sent) };
     let mut round = Round::default();
     let mut flights = FuturesUnordered::new();
     let mut hedge = Hedge::new(kind, pool, deadline);
+    hedge.is_allowed &= nth != Run::First;
     if let Some(faults) = pool.faults() {
         progress.note_faults(faults);
         return Err(progress.give_up());

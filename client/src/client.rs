@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use holdfast_proto::v1 as proto;
 
-use crate::call::{self, Kind};
+use crate::call::{self, Kind, Run};
 use crate::change_sources::ChangeSources;
 use crate::cluster::Cluster;
 use crate::config::ClientConfig;
 use crate::deadline::Deadline;
-use crate::error::{Applied, Error};
+use crate::error::Error;
 use crate::masters::Masters;
+use crate::pending::{Pending, Sent};
 use crate::pool::Pool;
 use crate::rpc::{Call, Write};
-use crate::session::Sessions;
+use crate::session::{Session, Sessions};
 use crate::state::State;
+use crate::stm::{Queue, Store};
 use crate::watch::{Watch, WatchOptions};
 
 /// A client of one cluster. Clones share connections and session; cloning is cheap.
@@ -43,6 +45,8 @@ pub struct Client {
 struct Shared {
     pool: Arc<Pool>,
     sessions: Sessions,
+    /// Transactions stand in line here.
+    queue: Arc<Queue>,
 }
 
 impl Client {
@@ -54,7 +58,8 @@ impl Client {
         let call_timeout = config.call_timeout;
         let sessions = Sessions::new(config.session_idle);
         let pool = Arc::new(Pool::new(Arc::new(config)));
-        Client { shared: Arc::new(Shared { pool, sessions }), namespace, call_timeout }
+        let shared = Arc::new(Shared { pool, sessions, queue: Arc::default() });
+        Client { shared, namespace, call_timeout }
     }
 
     /// The same client with another time-out for each call; see [`ClientConfig::call_timeout`].
@@ -73,7 +78,8 @@ impl Client {
     pub(crate) fn with_own_session(&self) -> Client {
         let pool = self.shared.pool.clone();
         let sessions = Sessions::new(pool.config().session_idle);
-        Client { shared: Arc::new(Shared { pool, sessions }), ..self.clone() }
+        let queue = self.shared.queue.clone();
+        Client { shared: Arc::new(Shared { pool, sessions, queue }), ..self.clone() }
     }
 
     /// How long a call of this client may take.
@@ -98,6 +104,12 @@ impl Client {
     #[must_use]
     pub fn state(&self) -> State {
         State::new(self.clone())
+    }
+
+    /// Variables with versions.
+    #[must_use]
+    pub fn stm(&self) -> Store {
+        Store::new(self.clone())
     }
 
     /// Masters and their leases.
@@ -168,41 +180,41 @@ impl Client {
         call::run_at(&self.shared.pool, endpoint, deadline, request).await
     }
 
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.shared.queue
+    }
+
+    pub(crate) fn shared_namespace(&self) -> &Arc<str> {
+        &self.namespace
+    }
+
     pub(crate) fn pool(&self) -> Arc<Pool> {
         self.shared.pool.clone()
     }
 
     /// Opens the session if there is none, so that the next write need not wait for that.
     pub(crate) async fn open_session(&self) -> Result<(), Error> {
-        let deadline = Deadline::after(self.call_timeout);
-        self.shared.sessions.current(&self.shared.pool, deadline).await.map(drop)
+        self.session(Deadline::after(self.call_timeout)).await.map(drop)
     }
 
     /// Makes a write, exactly once.
     pub(crate) async fn write<W: Write>(&self, request: W) -> Result<W::Response, Error> {
         let deadline = Deadline::after(self.call_timeout);
-        let Shared { pool, sessions } = &*self.shared;
-        let session = sessions.current(pool, deadline).await?;
-        let deadline = deadline.at_most(session.call_timeout_max());
         // Dropped with this future, or with an unknown outcome, which gives the seq up.
-        let seq = session.allot(deadline).await?;
-        let load = |resent| {
-            let mut request = request.clone();
-            request.set_context(seq.context(resent));
-            request
-        };
-        let result = call::run(pool, Kind::Write, deadline, load).await;
-        match &result {
-            Ok(_) => seq.decide(true),
-            Err(error) if error.applied() == Applied::No => seq.decide(false),
-            Err(_) => drop(seq),
+        let mut pending = Pending::begin(self, request, deadline).await?;
+        match pending.send(Run::Only, deadline).await {
+            Sent::Decided(result) => result,
+            Sent::Open(error) | Sent::Forgotten(error) => Err(error),
         }
-        result.map_err(|error| {
-            if !error.is_session_gone() {
-                return error;
-            }
-            session.mark_gone();
-            Error::SessionExpired { session: session.id, header: error.into_header() }
-        })
+    }
+
+    /// A session that outlives any write that begins now.
+    pub(crate) async fn session(&self, deadline: Deadline) -> Result<Arc<Session>, Error> {
+        self.shared.sessions.current(&self.shared.pool, deadline).await
+    }
+
+    /// No further write begins in this session; those that have go on.
+    pub(crate) fn leave_session(&self, session: &Arc<Session>) {
+        self.shared.sessions.leave(session);
     }
 }

@@ -170,6 +170,15 @@ impl Error {
         matches!(self.reason(), Some("SESSION_EXPIRED" | "UNKNOWN_SESSION"))
     }
 
+    /// Whether a node said that it does not know the session any more, of a write that may have been applied
+    /// before.
+    pub(crate) fn tells_of_lost_session(&self) -> bool {
+        let tells =
+            |reason: &str| matches!(reason, "SESSION_EXPIRED" | "UNKNOWN_SESSION" | "STALE_SEQ");
+        let attempts = self.cause().map_or(&[][..], |cause| &cause.attempts);
+        attempts.iter().any(|attempt| attempt.reason.as_deref().is_some_and(tells))
+    }
+
     /// A node answered a write without saying what came of it: a fault of the node.
     pub(crate) fn malformed(name: &str, header: Option<&proto::ResponseHeader>) -> Error {
         let summary = format!("the answer to {name} says nothing about its outcome");

@@ -27,9 +27,10 @@
 //!
 //! # Where things are
 //! `client` what the facades share · `call` the engine that brings one call to an answer ·
-//! `pool` and `endpoint` whom to ask · `session` numbering of writes · `error` the outcomes, and the
-//! inverse of the node's map to gRPC statuses · `lease`, `life`, `attach` and `instance` the life of a lease ·
-//! `watch` streams of changes that go on at another node · `stream` answers in parts ·
+//! `pool` and `endpoint` whom to ask · `session` numbering of writes · `pending` writes that are sent again ·
+//! `error` the outcomes, and the inverse of the node's map to gRPC statuses · `lease`, `life`, `attach` and
+//! `instance` the life of a lease · `watch` streams of changes that go on at another node · `stream` answers
+//! in parts ·
 //! `transfer` rows from cluster to cluster · `exclusive` creating by a callback that runs in one place at a time ·
 //! `state`, `masters`, `change_sources`, `cluster` one facade for each service · [`stm`] variables ·
 //! [`persistence`] stores of objects · `rpc` the wire calls as types.
@@ -51,6 +52,7 @@ mod instance;
 mod lease;
 mod life;
 mod masters;
+mod pending;
 pub mod persistence;
 mod pool;
 mod rpc;

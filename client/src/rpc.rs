@@ -141,6 +141,7 @@ streams! {
     state.export(ExportRequest) -> ExportResponse;
     objects.load_objects(LoadObjectsRequest) -> LoadObjectsResponse;
     objects.list_stored_objects(ListStoredObjectsRequest) -> ListStoredObjectsResponse;
+    stm.list_variables(ListVariablesRequest) -> ListVariablesResponse;
 }
 
 writes! {

@@ -74,6 +74,14 @@ impl Sessions {
         self.lock().take()
     }
 
+    /// Takes the session away if it is this one, and leaves it to lapse.
+    pub(crate) fn leave(&self, session: &Arc<Session>) {
+        let mut current = self.lock();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            *current = None;
+        }
+    }
+
     fn usable(&self, pool: &Arc<Pool>, now: BootTime) -> Option<Arc<Session>> {
         let session = self.lock().clone()?;
         let age = now.since(session.used());

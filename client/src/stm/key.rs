@@ -154,22 +154,17 @@ impl Prefix {
         Prefix::default()
     }
 
-    /// Texts that begin with this one, itself included.
-    #[must_use]
-    pub fn of_text(text: &str) -> Prefix {
-        let mut bytes = vec![TEXT];
-        escape(text.as_bytes(), &mut bytes);
-        Prefix { bytes }
-    }
-
-    /// Tuples that begin with these parts, and the tuple of just these.
+    /// What goes on as this begins: texts that begin with a text, byte strings with a byte string, tuples with
+    /// the parts of a tuple; itself included. Of none or a number, itself alone.
     ///
     /// # Errors
     /// As [`Key::new`].
-    pub fn of_tuple(parts: impl IntoIterator<Item = Part>) -> Result<Prefix, KeyError> {
-        let mut bytes = vec![TUPLE];
-        for part in parts {
-            encode(&part, 1, &mut bytes)?;
+    pub fn of(part: impl Into<Part>) -> Result<Prefix, KeyError> {
+        let part = part.into();
+        let mut bytes = Key::new(part.clone())?.as_bytes().to_vec();
+        match part {
+            Part::Str(_) | Part::Bytes(_) | Part::Tuple(_) => drop(bytes.pop()),
+            Part::None | Part::Bool(_) | Part::Int(_) | Part::Float(_) => {}
         }
         Ok(Prefix { bytes })
     }
@@ -184,13 +179,6 @@ impl Prefix {
     #[must_use]
     pub fn covers(&self, key: &Key) -> bool {
         key.as_bytes().starts_with(&self.bytes)
-    }
-}
-
-impl From<&Key> for Prefix {
-    /// The key itself, and whatever begins with its bytes.
-    fn from(key: &Key) -> Prefix {
-        Prefix { bytes: key.as_bytes().to_vec() }
     }
 }
 
@@ -391,7 +379,7 @@ mod tests {
         (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
     }
 
-    // T: 1, 1.0 and True are one key.
+    // T6: 1, 1.0 and True are one key.
     #[test]
     fn every_spelling_has_the_bytes_of_the_vectors() {
         let entries = vectors("ordered");
@@ -419,6 +407,7 @@ mod tests {
         }
     }
 
+    // T6
     #[test]
     fn bytes_are_in_the_order_of_the_keys() {
         let keys: Vec<Vec<u8>> = vectors("ordered").iter().map(|e| bytes(&e["hex"])).collect();
@@ -433,6 +422,7 @@ mod tests {
         }
     }
 
+    // T6
     #[test]
     fn what_is_no_key_is_refused() {
         for entry in vectors("refused") {
@@ -453,16 +443,18 @@ mod tests {
     #[test]
     fn prefixes_cover_what_begins_with_them() {
         let key = |text: &str| text.parse::<Key>().unwrap();
-        let texts = Prefix::of_text("ab");
+        let texts = Prefix::of("ab").unwrap();
         assert!(texts.covers(&key("ab")) && texts.covers(&key("abc")));
         assert!(!texts.covers(&key("a")) && !texts.covers(&key("b'ab'")));
-        let tuples = Prefix::of_tuple(["account".into(), 7.into()]).unwrap();
+        let tuples = Prefix::of(("account", 7)).unwrap();
         for inside in ["('account', 7)", "('account', 7.0, 'x')"] {
             assert!(tuples.covers(&key(inside)), "{inside}");
         }
         for outside in ["('account',)", "('account', 70)", "('account', 7.5)", "('account', '7')"] {
             assert!(!tuples.covers(&key(outside)), "{outside}");
         }
+        let number = Prefix::of(7).unwrap();
+        assert!(number.covers(&key("7")) && !number.covers(&key("7.5")));
         assert!(Prefix::all().covers(&key("x")));
     }
 

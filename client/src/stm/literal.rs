@@ -95,6 +95,29 @@ fn quote(bytes: &[u8]) -> char {
     if bytes.contains(&b'\'') && !bytes.contains(&b'"') { '"' } else { '\'' }
 }
 
+impl Key {
+    /// Reads the word that a text begins with, and returns what is behind it: a literal with blanks inside, or
+    /// whatever there is up to a blank.
+    ///
+    /// # Errors
+    /// As the parsing of a word.
+    pub fn split_from(text: &str) -> Result<(Key, &str), KeyError> {
+        if begins_literal(text) {
+            let mut reader = Reader::of(text);
+            let key = Key::new(reader.part(0)?)?;
+            let length = reader.characters[..reader.at].iter().map(|c| c.len_utf8()).sum();
+            return Ok((key, &text[length..]));
+        }
+        let (word, rest) = text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()));
+        Ok((word.parse()?, rest))
+    }
+}
+
+/// Whether a word has quotes or parentheses in front.
+fn begins_literal(word: &str) -> bool {
+    word.starts_with(['\'', '"', '(']) || word.starts_with("b'") || word.starts_with("b\"")
+}
+
 impl FromStr for Key {
     type Err = KeyError;
 
@@ -103,12 +126,10 @@ impl FromStr for Key {
     /// # Errors
     /// If it begins as a literal and is none (a quote that does not end), or no key is made of it.
     fn from_str(word: &str) -> Result<Key, KeyError> {
-        let begins_literal = word.starts_with(['\'', '"', '('])
-            || word.starts_with("b'")
-            || word.starts_with("b\"")
+        let is_literal = begins_literal(word)
             || matches!(word, "None" | "True" | "False")
             || matches!(number(word), Some(Ok(_) | Err(KeyError::IntTooLarge { .. })));
-        match begins_literal {
+        match is_literal {
             true => Key::new(word.parse::<Part>()?),
             false => Key::new(word),
         }
@@ -123,7 +144,7 @@ impl FromStr for Part {
     /// # Errors
     /// [`KeyError::Literal`] if it is none.
     fn from_str(text: &str) -> Result<Part, KeyError> {
-        let mut reader = Reader { characters: text.chars().collect(), at: 0 };
+        let mut reader = Reader::of(text);
         reader.skip_blanks();
         let part = reader.part(0)?;
         reader.skip_blanks();
@@ -147,6 +168,10 @@ struct Reader {
 }
 
 impl Reader {
+    fn of(text: &str) -> Reader {
+        Reader { characters: text.chars().collect(), at: 0 }
+    }
+
     fn peek(&self) -> Option<char> {
         self.characters.get(self.at).copied()
     }
@@ -401,6 +426,20 @@ mod tests {
         ] {
             let error = word.parse::<Key>().expect_err(word);
             assert_eq!(error.to_string(), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn word_ends_where_its_literal_does() {
+        for (text, key, rest) in [
+            ("x 1", "'x'", " 1"),
+            ("('é', 1) 2", "('é', 1)", " 2"),
+            ("'a b'=c", "'a b'", "=c"),
+            ("7\t", "7", "\t"),
+            ("", "''", ""),
+        ] {
+            let (found, behind) = Key::split_from(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!((found.to_string().as_str(), behind), (key, rest));
         }
     }
 

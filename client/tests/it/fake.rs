@@ -38,6 +38,8 @@ pub(crate) enum Action {
     Hang,
     /// Cuts all connections to the node, without an answer.
     Cut,
+    /// Carries it out, and then does this instead of answering.
+    Unsaid(Box<Action>),
     /// Waits for the gate to open, then does the rest.
     Wait(Gate, Box<Action>),
 }
@@ -111,6 +113,14 @@ struct Shared {
     sessions: AtomicU64,
     session_idle_ms: AtomicU64,
     values: Mutex<HashMap<String, (Vec<u8>, u64)>>,
+    variables: Mutex<Variables>,
+}
+
+#[derive(Default)]
+struct Variables {
+    by_key: HashMap<Vec<u8>, v1::Variable>,
+    /// What came of the commits that were carried out, by session and seq.
+    outcomes: HashMap<(u64, u64), v1::CommitResponse>,
 }
 
 impl Node {
@@ -141,12 +151,14 @@ impl Node {
             sessions: AtomicU64::new(100 * node_id),
             session_idle_ms: AtomicU64::new(600_000),
             values: Mutex::new(HashMap::new()),
+            variables: Mutex::default(),
         });
         let fake = Fake(shared.clone());
         let routes = tonic::transport::Server::builder()
             .add_service(v1::state_server::StateServer::new(fake.clone()))
             .add_service(v1::masters_server::MastersServer::new(fake.clone()))
             .add_service(v1::change_sources_server::ChangeSourcesServer::new(fake.clone()))
+            .add_service(v1::stm_server::StmServer::new(fake.clone()))
             .add_service(v1::cluster_server::ClusterServer::new(fake))
             .add_optional_service(shelf.map(|shelf| {
                 // Objects come in messages of 1 MiB, and what names them.
@@ -333,6 +345,10 @@ impl Fake {
                     return Ok(Response::new(*response));
                 }
                 Action::Fail(status) => return Err(*status),
+                Action::Unsaid(then) => {
+                    self.grant(&*request)?;
+                    *then
+                }
                 Action::Hang => std::future::pending().await,
                 Action::Cut => {
                     self.0.cuts.send_modify(|cuts| *cuts += 1);
@@ -356,6 +372,18 @@ impl Fake {
             let (value, mod_revision) = values.get(&request.name).cloned().unwrap_or_default();
             let found = mod_revision != 0;
             return Ok(Box::new(v1::GetStateResponse { header: None, found, value, mod_revision }));
+        }
+        if let Some(request) = request.downcast_ref::<v1::CommitRequest>() {
+            return Ok(Box::new(self.commit(request)));
+        }
+        if let Some(request) = request.downcast_ref::<v1::GetVariablesRequest>() {
+            let variables = self.0.variables.lock().unwrap();
+            let found = |key: &Vec<u8>| {
+                let none = v1::Variable { key: key.clone(), ..Default::default() };
+                variables.by_key.get(key).cloned().unwrap_or(none)
+            };
+            let variables = request.keys.iter().map(found).collect();
+            return Ok(Box::new(v1::GetVariablesResponse { header: None, variables }));
         }
         if request.is::<v1::OpenSessionRequest>() {
             return Ok(Box::new(v1::OpenSessionResponse {
@@ -395,6 +423,44 @@ impl Fake {
         Err(Status::internal("the test does not say what to answer"))
     }
 
+    fn commit(&self, request: &v1::CommitRequest) -> v1::CommitResponse {
+        let context = request.context.unwrap();
+        let mut variables = self.0.variables.lock().unwrap();
+        let Variables { by_key, outcomes } = &mut *variables;
+        if let Some(outcome) = outcomes.get(&(context.session_id, context.seq)) {
+            return outcome.clone();
+        }
+        let mut conflicts = Vec::new();
+        for wanted in &request.comparisons {
+            let none = v1::Variable { key: wanted.key.clone(), ..Default::default() };
+            let found = by_key.get(&wanted.key).cloned().unwrap_or(none);
+            let is_same = wanted.mod_revision.is_none_or(|revision| revision == found.mod_revision);
+            if wanted.version != found.version || !is_same {
+                let variable = Some(found);
+                conflicts.push(v1::ConflictingVariable { variable, has_value: true });
+            }
+        }
+        let committed = conflicts.is_empty();
+        if committed {
+            let mut header = self.0.header.lock().unwrap();
+            header.revision += 1;
+            for write in request.writes.iter().cloned() {
+                let version = by_key.get(&write.key).map_or(0, |found| found.version) + 1;
+                let v1::VariableWrite { key, delete, codec, value } = write;
+                assert!(!delete, "no test of the fake deletes");
+                let mod_revision = header.revision;
+                let variable =
+                    v1::Variable { key: key.clone(), version, mod_revision, codec, value };
+                by_key.insert(key, variable);
+            }
+        }
+        let conflicts_total = u32::try_from(conflicts.len()).unwrap();
+        let header = Some(self.0.header.lock().unwrap().clone());
+        let outcome = v1::CommitResponse { header, committed, conflicts, conflicts_total };
+        outcomes.insert((context.session_id, context.seq), outcome.clone());
+        outcome
+    }
+
     fn set(&self, request: &v1::SetStateRequest) -> v1::SetStateResponse {
         let mut values = self.0.values.lock().unwrap();
         let (old, mod_revision) = values.get(&request.name).cloned().unwrap_or_default();
@@ -430,7 +496,7 @@ impl Fake {
             )*};
         }
         put! {
-            SetStateResponse GetStateResponse OpenSessionResponse OpenLeaseResponse
+            SetStateResponse GetStateResponse GetVariablesResponse OpenSessionResponse OpenLeaseResponse
             KeepAliveResponse CloseLeaseResponse ClaimResponse StatusResponse RemoveMemberResponse
         }
     }
@@ -450,7 +516,7 @@ fn describe(request: &dyn Any) -> (Option<v1::WriteContext>, String) {
     if let Some(request) = request.downcast_ref::<v1::GetStateRequest>() {
         return (None, request.name.clone());
     }
-    writes! { OpenLeaseRequest KeepAliveRequest CloseLeaseRequest ClaimRequest KeepSessionRequest }
+    writes! { CommitRequest OpenLeaseRequest KeepAliveRequest CloseLeaseRequest ClaimRequest KeepSessionRequest }
     (None, String::new())
 }
 
@@ -541,6 +607,20 @@ service! { v1::change_sources_server::ChangeSources {
     stop_awaiting(StopAwaitingRequest) -> StopAwaitingResponse;
     set_group(SetGroupRequest) -> SetGroupResponse;
 } }
+
+service! { v1::stm_server::Stm {
+    get_variables(GetVariablesRequest) -> GetVariablesResponse;
+    commit(CommitRequest) -> CommitResponse;
+}
+    type ListVariablesStream = tokio_stream::Empty<Result<v1::ListVariablesResponse, Status>>;
+
+    async fn list_variables(
+        &self,
+        _request: Request<v1::ListVariablesRequest>,
+    ) -> Result<Response<Self::ListVariablesStream>, Status> {
+        Err(Status::unimplemented("no test of the fake reads a stream"))
+    }
+}
 
 service! { v1::cluster_server::Cluster {
     open_session(OpenSessionRequest) -> OpenSessionResponse;

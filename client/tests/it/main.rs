@@ -1,5 +1,6 @@
 //! The client against nodes that do what a test tells them to: one file for each promise.
 
+mod commits;
 mod failover;
 mod fake;
 mod leases;
