@@ -126,7 +126,8 @@ fn its_rust_is_the_example() -> anyhow::Result<()> {
     let (_, from) = example.split_once("// README.md from here\n").context("the mark")?;
     let (code, _) = from.split_once("// to here\n").context("the other mark")?;
     let lines: Vec<&str> = code.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    assert_eq!(lines, block("Use it", "rust")?);
+    let block = block("Use it", "rust")?;
+    assert_eq!(lines, block.iter().map(|line| line.trim()).collect::<Vec<_>>());
     Ok(())
 }
 

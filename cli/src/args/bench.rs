@@ -62,6 +62,8 @@ pub(crate) enum Workload {
     State,
     /// Claims and releases of change sources under leases, each client its own
     Claim,
+    /// Commits of variables that are compared and written, each client its own
+    Stm,
     /// Kills of the leader: from the kill to the next acknowledged write; local clusters only
     Failover,
 }
@@ -73,6 +75,7 @@ impl Workload {
             Self::Mixed => "mixed",
             Self::State => "state",
             Self::Claim => "claim",
+            Self::Stm => "stm",
             Self::Failover => "failover",
         }
     }

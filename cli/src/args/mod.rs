@@ -23,8 +23,9 @@ pub(crate) use local::{
     DemoArgs, DownArgs, LocalArgs, LocalVerb, LogsArgs, NetworkArgs, StandInArgs, UpArgs,
 };
 pub(crate) use nouns::{
-    ChangesourceArgs, ChangesourceVerb, ExclusiveArgs, GroupVerb, MasterArgs, MasterVerb,
-    MembersArgs, MembersVerb, StateArgs, StateVerb, StatusArgs, WatchArgs,
+    ChangesourceArgs, ChangesourceVerb, CodecName, ExclusiveArgs, GroupVerb, MasterArgs,
+    MasterVerb, MembersArgs, MembersVerb, StateArgs, StateVerb, StatusArgs, StmArgs, StmVerb,
+    WatchArgs,
 };
 pub(crate) use serve::{ConfigArgs, ConfigVerb, ServeArgs};
 
@@ -70,6 +71,8 @@ pub(crate) enum Command {
     Changesource(ChangesourceArgs),
     /// List, show and expire masters
     Master(MasterArgs),
+    /// Read and write variables with versions, by transactions
+    Stm(StmArgs),
     /// Print what changes, one line each, until interrupted
     Watch(WatchArgs),
     /// Measure how fast a cluster is, and what an operation costs
@@ -191,6 +194,16 @@ mod tests {
             "holdfast changesource group leave git-main",
             "holdfast changesource group list",
             "holdfast master expire master-a",
+            "holdfast stm get balance --local",
+            "holdfast stm get -7 -o json",
+            "holdfast stm put ('account',7) -1 --if-version 0",
+            "holdfast stm put blob - --codec bytes --namespace x",
+            "holdfast stm del balance --if-version 3",
+            "holdfast stm list ('account',)",
+            "holdfast stm txn",
+            "holdfast stm dump -o jsonl",
+            "holdfast stm watch acc --from-revision 7",
+            "holdfast bench stm --local",
             "holdfast help no-quorum",
             "holdfast completions bash",
             "holdfast version -o json",
@@ -216,6 +229,9 @@ mod tests {
             "holdfast state create demo built --exec ./build",
             "holdfast state create demo built 1 --exclusive --exec ./build",
             "holdfast state create demo built 1 --wait 1s",
+            "holdfast stm get ('account',7",
+            "holdfast stm put balance",
+            "holdfast stm put balance 1 --codec text",
             "holdfast ps -o yaml",
         ] {
             let error = parse(line).map(|_| ()).unwrap_err();

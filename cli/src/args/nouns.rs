@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use holdfast_client::stm::Key;
 
 use super::{CallArgs, ClusterArgs};
 use crate::names::{FenceRef, NodeRef, ObjectName};
@@ -58,7 +59,7 @@ pub(crate) struct WatchArgs {
     /// Which cluster, how long and in which namespace.
     #[command(flatten)]
     pub(crate) call: CallArgs,
-    /// Only what begins with this: state/CLASS/OBJECT/KEY, changesource/NAME or master/NAME
+    /// Only what begins with this: state/CLASS/OBJECT/KEY, changesource/NAME, master/NAME or stm/KEY
     pub(crate) prefix: Option<String>,
     /// Begin with this revision instead of now
     #[arg(long, value_name = "N")]
@@ -282,4 +283,105 @@ pub(crate) enum MasterVerb {
         /// Its name
         name: String,
     },
+}
+
+/// `holdfast stm`.
+#[derive(Debug, Args)]
+pub(crate) struct StmArgs {
+    /// Which cluster, how long and in which namespace.
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: StmVerb,
+}
+
+/// What can be done to variables.
+///
+/// A key is a Python literal, or else the text that it is: balance, 7, '7', b'x', ('account', 7).
+#[derive(Debug, Subcommand)]
+pub(crate) enum StmVerb {
+    /// Print what a variable holds, as it was written; exit 1 if there is none
+    Get {
+        /// A text, or a Python literal: balance, 7, '7', ('account', 7)
+        #[arg(allow_negative_numbers = true)]
+        key: Key,
+        /// Answer with what one node has, even without a quorum
+        #[arg(long)]
+        local: bool,
+    },
+    /// Write a variable, whatever it holds; exit 1 if it has not the version that was asked for
+    Put {
+        /// A text, or a Python literal
+        #[arg(allow_negative_numbers = true)]
+        key: Key,
+        /// JSON text, kept byte for byte; - reads it from stdin
+        #[arg(allow_negative_numbers = true)]
+        value: String,
+        /// Write only if the variable has this version; 0: only if it is not there
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
+        /// What the value is; bytes and pickle are not looked at
+        #[arg(long, value_enum, default_value = "json")]
+        codec: CodecName,
+    },
+    /// Delete a variable; exit 1 if there is none, or not of the version that was asked for
+    Del {
+        /// A text, or a Python literal
+        #[arg(allow_negative_numbers = true)]
+        key: Key,
+        /// Delete only if the variable has this version
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
+    },
+    /// List the keys and versions of variables
+    List {
+        /// Only texts that begin with this text, or tuples that begin with these parts: ('account',)
+        #[arg(allow_negative_numbers = true)]
+        prefix: Option<Key>,
+    },
+    /// Compare and write several variables, all or none; exit 1 if a comparison fails
+    #[command(after_help = TXN_HELP)]
+    Txn {
+        /// Steps, each one argument; without any, lines of stdin
+        #[arg(value_name = "STEP")]
+        steps: Vec<String>,
+    },
+    /// Print all variables, as they are at one revision
+    Dump {
+        /// Only texts that begin with this text, or tuples that begin with these parts
+        #[arg(allow_negative_numbers = true)]
+        prefix: Option<Key>,
+    },
+    /// Print which variables change from now on, until interrupted
+    Watch {
+        /// Only texts that begin with this text, or tuples that begin with these parts
+        #[arg(allow_negative_numbers = true)]
+        prefix: Option<Key>,
+        /// Begin with this revision instead of now
+        #[arg(long, value_name = "N")]
+        from_revision: Option<u64>,
+    },
+}
+
+/// What a transaction is made of.
+const TXN_HELP: &str = "\
+Steps:
+  expect KEY VERSION   the variable must have this version
+  expect KEY absent    there must be no such variable
+  put KEY JSON         write it
+  del KEY              delete it
+
+Empty lines and lines that begin with # say nothing. Example:
+  holdfast stm txn \"expect alice 3\" \"put alice 90\" \"put ('log', 7) \\\"paid\\\"\"";
+
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CodecName {
+    /// A JSON text
+    Json,
+    /// Bytes
+    Bytes,
+    /// A Python pickle
+    Pickle,
 }

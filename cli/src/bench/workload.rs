@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast_client::stm::{self, Codec, CommitError, Content, Key};
 use holdfast_client::{Claimed, Client, ClientConfig, Error, Instance, LeaseHolder, Opened, State};
 use tokio::task::JoinSet;
 
@@ -36,6 +37,7 @@ pub(super) struct Caller {
 enum Kind {
     State { state: State, object: i64, value: Value, reads_per_write: u64 },
     Claim { holder: LeaseHolder, source: i64, token: Option<u64> },
+    Stm { variables: Vec<stm::Value>, value: Value },
 }
 
 /// Makes values of one size that all differ: one that is there already is not written again.
@@ -101,6 +103,18 @@ async fn caller(
             };
             Kind::Claim { holder, source, token: None }
         }
+        Workload::Stm => {
+            let bytes = usize::try_from(value_bytes).unwrap_or(usize::MAX);
+            let value = Value { bytes, seed: seed() };
+            // A commit counts as failed when a call does, and not before.
+            let store = client.stm().with_budget(CALL_MAX);
+            let mut variables = Vec::new();
+            for number in 0..KEYS {
+                let name = Key::new((name.as_str(), number)).expect("a short key");
+                variables.push(store.usevar(&name).await?);
+            }
+            Kind::Stm { variables, value }
+        }
     };
     Ok(Caller { client, kind, calls: 0 })
 }
@@ -136,6 +150,11 @@ impl Caller {
                     }
                 }
             },
+            Kind::Stm { variables, value } => {
+                let nth = usize::try_from(number).unwrap_or(usize::MAX) % variables.len();
+                variables[nth].set_content(Content::new(Codec::Json, value.number(number)));
+                variables[nth].commit().await?;
+            }
         }
         Ok(())
     }
@@ -153,6 +172,17 @@ pub(super) enum Failed {
 impl From<Error> for Failed {
     fn from(error: Error) -> Failed {
         Failed::Call(error)
+    }
+}
+
+impl From<CommitError> for Failed {
+    fn from(error: CommitError) -> Failed {
+        match error {
+            CommitError::BusyRetry { cause: error }
+            | CommitError::CommitUncertain { cause: error }
+            | CommitError::Refused(error) => Failed::Call(error),
+            CommitError::ConcurrentUpdate(_) => Failed::Wrong("somebody else has written it"),
+        }
     }
 }
 
@@ -178,7 +208,13 @@ pub(super) async fn clean_up(callers: Vec<Caller>, is_scratch: bool) {
                         let _left = state.delete(object, &key(number)).await;
                     }
                 }
-                Kind::State { .. } => {}
+                Kind::Stm { variables, .. } if !is_scratch => {
+                    for mut variable in variables {
+                        variable.clear();
+                        let _left = variable.commit().await;
+                    }
+                }
+                Kind::State { .. } | Kind::Stm { .. } => {}
                 Kind::Claim { holder, .. } => {
                     let _lapses = holder.close().await;
                 }

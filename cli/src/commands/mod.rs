@@ -9,5 +9,6 @@ pub(crate) mod master;
 pub(crate) mod members;
 pub(crate) mod state;
 pub(crate) mod status;
+pub(crate) mod stm;
 mod transfer;
 pub(crate) mod watch;

@@ -258,7 +258,7 @@ fn no_key(object: &ObjectName, key: &str) -> Failure {
 }
 
 /// The value of the command line; `-` stands for stdin.
-fn read_value(text: &str, raw: bool) -> Outcome<Vec<u8>> {
+pub(crate) fn read_value(text: &str, raw: bool) -> Outcome<Vec<u8>> {
     let bytes = match text {
         "-" => read_stdin()?,
         text => text.as_bytes().to_vec(),
@@ -298,7 +298,7 @@ fn check_json(bytes: &[u8]) -> Outcome<()> {
 }
 
 /// A value in one cell of a table.
-fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     let text = bytes_text(bytes).replace(['\n', '\r', '\t'], " ");
     match text.char_indices().nth(SHOWN_MAX) {
         None => text,

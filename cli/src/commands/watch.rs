@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use holdfast_client::stm::Key;
 use holdfast_client::{Change, Event, WatchFilter, WatchOptions};
 use serde_json::{Value, json};
 
@@ -38,6 +39,17 @@ pub(crate) async fn watch(
         ));
     }
     let options = WatchOptions { from_revision, filters };
+    follow(connection, options, spelt(prefix), |path| path.starts_with(prefix), output).await
+}
+
+/// Prints the changes that pass the options and whose paths are wanted; `what` is what is watched.
+pub(crate) async fn follow(
+    connection: &Connection,
+    options: WatchOptions,
+    what: &str,
+    is_wanted: impl Fn(&str) -> bool,
+    output: Output,
+) -> Outcome<Exit> {
     let mut watch = connection.call(connection.client.watch(options)).await?;
     // Behind the watch's begin, so that no object is missed that is made meanwhile.
     let objects = connection.call(connection.client.state().list_objects()).await?;
@@ -45,7 +57,7 @@ pub(crate) async fn watch(
         .into_iter()
         .map(|object| (object.id, ObjectName { class: object.class_name, name: object.name }))
         .collect();
-    output.note(&format!("watching {} from revision {} on", spelt(prefix), watch.revision() + 1));
+    output.note(&format!("watching {what} from revision {} on", watch.revision() + 1));
     loop {
         let change = connection.ok(watch.next().await).await?;
         if let Event::ObjectCreated { object, name, class_name } = &change.event {
@@ -53,7 +65,7 @@ pub(crate) async fn watch(
             names.insert(*object, name);
         }
         let path = path(&change.event, &names);
-        if path.starts_with(prefix) {
+        if is_wanted(&path) {
             match output.format {
                 Format::Text => print_line(&text(&change, &path)),
                 // A stream is one object a line, whichever JSON was asked for.
@@ -96,7 +108,7 @@ fn path(event: &Event, names: &HashMap<i64, ObjectName>) -> String {
         Event::Master { name, .. } => format!("master/{name}"),
         Event::ChangeSource { name, .. } => format!("changesource/{name}"),
         Event::StoredObject { id, .. } => format!("object/{id}"),
-        Event::Variable { key, .. } => format!("stm/{}", key.escape_ascii()),
+        Event::Variable { key, .. } => format!("stm/{}", Key::from_bytes(key)),
     }
 }
 
@@ -168,7 +180,7 @@ fn json(change: &Change, path: &str) -> Value {
         }
         Event::Variable { key, version } => json!({
             "event": "variable",
-            "key": bytes_json(key),
+            "key": Key::from_bytes(key).to_string(),
             "version": version.map(|version| version.to_string()),
         }),
     };
@@ -236,11 +248,12 @@ mod tests {
         assert_eq!(text, "12  object/1000000000000007  saved  class Job  at 11");
         assert!(json.contains("\"mod_revision\":\"11\""), "{json}");
         assert_eq!(lines(object(None)).0, "12  object/1000000000000007  removed");
-        let variable = |version| Event::Variable { key: b"x\xff".to_vec(), version };
+        let key = Key::new(("account", 7)).expect("a short key");
+        let variable = |version| Event::Variable { key: key.as_bytes().to_vec(), version };
         let (text, json) = lines(variable(Some(3)));
-        assert_eq!(text, "12  stm/x\\xff  version 3");
-        assert!(json.contains("\"key\":{\"base64\":"), "{json}");
-        assert_eq!(lines(variable(None)).0, "12  stm/x\\xff  deleted");
+        assert_eq!(text, "12  stm/('account', 7)  version 3");
+        assert!(json.contains("\"key\":\"('account', 7)\""), "{json}");
+        assert_eq!(lines(variable(None)).0, "12  stm/('account', 7)  deleted");
     }
 
     #[test]
