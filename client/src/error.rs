@@ -306,7 +306,7 @@ impl Refusal {
             ("SESSION_EXPIRED" | "UNKNOWN_SESSION" | "STALE_SEQ", _) => Reach::Forgotten,
             (
                 "TOO_MANY_CLAIMS" | "TOO_MANY_WAITERS" | "TOO_MANY_PLACES" | "TOO_MANY_MEMBERS"
-                | "TOO_MANY_CREATORS",
+                | "TOO_MANY_CREATORS" | "TOO_MANY_UPLOADS" | "UNISSUED_ID",
                 _,
             ) => Reach::Outcome,
             ("TRANSACTION_TOO_LARGE", _) | (_, Code::InvalidArgument) => Reach::Request,
@@ -513,6 +513,13 @@ mod tests {
             (Code::FailedPrecondition, "CREATION_LOST", Reach::Outcome),
             (Code::FailedPrecondition, "IMPORT_CONFLICT", Reach::Outcome),
             (Code::FailedPrecondition, "VERSION_FROM_FUTURE", Reach::Outcome),
+            (Code::InvalidArgument, "UNISSUED_ID", Reach::Outcome),
+            (Code::InvalidArgument, "REPEATED_ID", Reach::Request),
+            (Code::InvalidArgument, "OBJECT_TOO_LARGE", Reach::Request),
+            (Code::NotFound, "UNKNOWN_UPLOAD", Reach::Outcome),
+            (Code::FailedPrecondition, "MISSING_CHUNK", Reach::Outcome),
+            (Code::FailedPrecondition, "INCOMPLETE_UPLOAD", Reach::Outcome),
+            (Code::ResourceExhausted, "TOO_MANY_UPLOADS", Reach::Outcome),
             (Code::ResourceExhausted, "TRANSACTION_TOO_LARGE", Reach::Request),
             (Code::InvalidArgument, "DUPLICATE_KEY", Reach::Request),
             (Code::FailedPrecondition, "SESSION_EXPIRED", Reach::Forgotten),

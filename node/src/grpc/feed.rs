@@ -1,4 +1,4 @@
-//! Streams that tell of one state: an export, a listing.
+//! Streams that tell of one state: an export, a listing, a load.
 //!
 //! The model: a task of its own reads the state, whose clone costs nothing, part by part, and hands over to
 //! the connection one response at a time. When the reader leaves one lying, the task gives up and leaves a
@@ -70,11 +70,16 @@ impl<T> Feed<T> {
             Ok(read) => Ok(read),
             Err(fault) => {
                 self.node.stop_for(format!("read the state: {fault}"));
-                // Gone with the node, or with the reader.
-                let _ = self.responses.send(Err(Status::internal(fault.to_string()))).await;
-                Err(Ended)
+                Err(self.fail(Status::internal(fault.to_string())).await)
             }
         }
+    }
+
+    /// Ends the stream with this last word.
+    pub(super) async fn fail(&self, status: Status) -> Ended {
+        // Gone with the node, or with the reader.
+        let _ = self.responses.send(Err(status)).await;
+        Ended
     }
 
     /// Hands over a response, once the reader has taken the one before.

@@ -5,15 +5,18 @@
 mod attach;
 mod changesources;
 mod cluster;
+mod download;
 mod export;
 mod feed;
 mod header;
 mod health;
 mod masters;
+mod objects;
 pub(crate) mod peer;
 mod state;
 mod status;
 mod stm;
+mod upload;
 mod watch;
 
 use std::sync::Arc;
@@ -43,6 +46,7 @@ pub(crate) fn client_routes(node: &Arc<Node>) -> Routes {
         .add_service(v1::masters_server::MastersServer::new(calls.clone()))
         .add_service(v1::change_sources_server::ChangeSourcesServer::new(calls.clone()))
         .add_service(v1::cluster_server::ClusterServer::new(calls.clone()))
+        .add_service(v1::objects_server::ObjectsServer::new(calls.clone()))
         .add_service(
             v1::stm_server::StmServer::new(calls.clone())
                 .max_decoding_message_size(stm::REQUEST_BYTES_MAX),
