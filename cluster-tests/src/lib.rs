@@ -6,7 +6,8 @@
 //! [`Chaos`] kills its leader again and again. [`Proxy`] stands between a client and a node and
 //! stalls, delays or cuts what passes; the [`Network`] stands between the nodes and cuts, stalls and
 //! delays by who sends to whom. [`StandIn`] is a master in a process of its own, which can be
-//! killed and frozen, and [`CreatorProcess`] one that creates a value. [`Faults`] does such things
+//! killed and frozen, [`CreatorProcess`] one that creates a value, and [`saver`] one that saves trees of
+//! objects. [`Faults`] does such things
 //! to nodes at random, from a seed, while a [`Recorder`] notes what clients are told. [`scale`] and
 //! [`bound`] say how much of each a test does, and [`report`] notes the figures that came out.
 //!
@@ -36,6 +37,7 @@ pub mod ports;
 mod programs;
 mod proxy;
 pub mod recorder;
+pub mod saver;
 mod scale;
 mod stand_in;
 mod wait;
@@ -46,7 +48,7 @@ pub use creator::CreatorProcess;
 pub use faults::Faults;
 pub use holdfast_network::Network;
 pub use node::{Ended, NodeProcess, serve_until_end};
-pub use programs::{creator, holdfast, stand_in};
+pub use programs::{creator, holdfast, saver, stand_in};
 pub use proxy::{Flow, Proxy};
 pub use recorder::{Record, Recorder, boot_us, micros};
 pub use scale::{Percentiles, bound, is_full, millis, report, scale};

@@ -35,6 +35,14 @@ pub fn creator() -> anyhow::Result<PathBuf> {
     beside_the_tests("holdfast-creator", "cargo build --release -p holdfast-cluster-tests --bins")
 }
 
+/// The saver of trees of this crate.
+///
+/// # Errors
+/// If it has not been built.
+pub fn saver() -> anyhow::Result<PathBuf> {
+    beside_the_tests("holdfast-saver", "cargo build --release -p holdfast-cluster-tests --bins")
+}
+
 /// Test executables are in `deps` of the directory where cargo puts programs.
 fn beside_the_tests(name: &str, how_to_build: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find our own program")?;
