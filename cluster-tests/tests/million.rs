@@ -91,8 +91,13 @@ async fn caught_up(
     let stalls = probe.stop().await?;
     report(&format!("{what}: start to applying writes"), seconds(took));
     report(&format!("{what}: writes meanwhile"), &stalls);
-    let status = cluster.status(node).await?;
-    ensure!(status.snapshots_installed == 1, "one snapshot, and the log from there: {status:?}");
+    // It is counted once what it has replaced is gone, some time after it is there.
+    let counted = async || {
+        let installed = cluster.status(node).await.ok()?.snapshots_installed;
+        (installed > 0).then_some(installed)
+    };
+    let installed = cluster.wait("a snapshot is counted", counted).await?;
+    ensure!(installed == 1, "one snapshot, and the log from there, not {installed}");
     ensure!(stalls.worst() < bound(STALL_MAX), "{what}: {stalls}");
     cluster.same_state().await
 }

@@ -19,6 +19,10 @@ use super::generation::{Generation, check_row};
 use super::state::Row;
 use super::{DataDir, StoreError};
 
+/// How much is written before it is synced, in bytes.  What one sync has to write keeps the disk from
+/// those of the other nodes on the machine, and from this node's log.
+const SYNC_EVERY_BYTES: usize = 2 << 20;
+
 /// A generation of the state in the making.
 pub struct Building {
     path: PathBuf,
@@ -67,11 +71,17 @@ impl Building {
         applied_index: u64,
     ) -> io::Result<()> {
         let mut came_in = Tally::default();
+        let mut unsynced = 0;
         for row in rows.chain([Ok(header_row)]) {
             let (key, value) = row?;
             came_in.add(&key, &value);
             check_row(&key, value.len()).map_err(io::Error::other)?;
             self.generation()?.put(&key, Some(&value))?;
+            unsynced += key.len() + value.len();
+            if unsynced >= SYNC_EVERY_BYTES {
+                self.generation()?.db.sync()?;
+                unsynced = 0;
+            }
         }
         let generation = self.generation()?;
         generation.put_applied(applied_index)?;
