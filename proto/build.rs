@@ -4,12 +4,13 @@ use std::path::Path;
 
 use prost::Message as _;
 
-const API: [&str; 7] = [
+const API: [&str; 8] = [
     "holdfast/v1/state.proto",
     "holdfast/v1/masters.proto",
     "holdfast/v1/changesources.proto",
     "holdfast/v1/cluster.proto",
     "holdfast/v1/watch.proto",
+    "holdfast/v1/pipeline.proto",
     "holdfast/v1/stm.proto",
     "holdfast/v1/objects.proto",
 ];

@@ -31,7 +31,7 @@ use crate::error::{
     Answer, Attempt, Cause, Error, Header, Reach, Refusal, SILENCE, is_transport_error,
 };
 use crate::pool::Pool;
-use crate::rpc::{Call, Headed};
+use crate::rpc::{self, Call, Headed};
 
 /// Most copies of one call in the air together: enough to get around two nodes that hang.
 const COPIES_MAX: usize = 4;
@@ -182,10 +182,9 @@ async fn transmit<C: Call>(
         return unsent(endpoint, "connected too late to send".to_owned());
     }
     let was_resent = sent.fetch_add(1, Ordering::Relaxed) > 0;
-    let mut request = tonic::Request::new(load(was_resent));
-    request.set_timeout(deadline.remaining());
-    let result = match C::send(connection.channel.clone(), request).await {
-        Ok(response) => Ok(response.into_inner()),
+    let request = load(was_resent);
+    let result = match rpc::send(&connection, request, deadline.remaining()).await {
+        Ok(response) => Ok(response),
         Err(status) => {
             if is_transport_error(&status) {
                 endpoint.forget(&connection);

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use crate::config::ClientConfig;
 use crate::error::deepest_cause;
+use crate::pipeline::Pipeline;
 
 /// How long an endpoint is passed over after its first failure; doubles with each further one.
 const AVOID_FIRST: Duration = Duration::from_secs(1);
@@ -34,6 +35,7 @@ type Connecting = Shared<BoxFuture<'static, Result<Connection, Arc<str>>>>;
 #[derive(Clone)]
 pub(crate) struct Connection {
     pub(crate) channel: Channel,
+    pub(crate) pipeline: Pipeline,
     generation: u64,
 }
 
@@ -186,7 +188,9 @@ async fn connect(
     let target = target?;
     // The channel's own time-out covers the TCP connection only, not name resolution before it.
     match tokio::time::timeout(timeout, target.connect()).await {
-        Ok(Ok(channel)) => Ok(Connection { channel, generation }),
+        Ok(Ok(channel)) => {
+            Ok(Connection { pipeline: Pipeline::new(channel.clone()), channel, generation })
+        }
         Ok(Err(error)) => Err(Arc::from(deepest_cause(&error))),
         Err(_) => Err(Arc::from(format!("no connection within {timeout:?}"))),
     }

@@ -27,7 +27,8 @@
 //!
 //! # Where things are
 //! `client` what the facades share · `call` the engine that brings one call to an answer ·
-//! `pool` and `endpoint` whom to ask · `session` numbering of writes · `pending` writes that are sent again ·
+//! `pool` and `endpoint` whom to ask · `pipeline` many calls on one stream · `session` numbering of writes ·
+//! `pending` writes that are sent again ·
 //! `error` the outcomes, and the inverse of the node's map to gRPC statuses · `lease`, `life`, `attach` and
 //! `instance` the life of a lease · `watch` streams of changes that go on at another node · `stream` answers
 //! in parts ·
@@ -54,6 +55,7 @@ mod life;
 mod masters;
 mod pending;
 pub mod persistence;
+mod pipeline;
 mod pool;
 mod rpc;
 mod session;

@@ -1,14 +1,16 @@
 //! Calls that are held while there is no leader: so many of one connection, and so many bytes; those
 //! that were held are carried out once there is a leader again. // G3, G9
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use holdfast_cluster_tests::{Cluster, http, millis};
+use holdfast_cluster_tests::{Cluster, Options, http, millis};
 use holdfast_proto::v1;
 use holdfast_proto::v1::cluster_client::ClusterClient;
+use holdfast_proto::v1::pipeline_client::PipelineClient;
 use holdfast_proto::v1::state_client::StateClient;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -128,6 +130,83 @@ async fn at_the_limit_of_held_bytes_and_one_beyond() -> anyhow::Result<()> {
     }
     ensure!(left.held().await == Some((0.0, 0.0)), "nothing is left behind");
     left.cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_limit_of_calls_of_one_stream_and_one_beyond() -> anyhow::Result<()> {
+    let mut left = Left::alone().await?;
+    let mut client = PipelineClient::new(left.channel.clone());
+    let (requests, stream) = futures::channel::mpsc::unbounded();
+    let mut answers = client.exchange(stream).await?.into_inner();
+    let calls = (0..CALLS_PER_CONNECTION_MAX).map(|_| {
+        let context = left.session.context();
+        let context = context.map(|context| v1::WriteContext { first_incomplete: 1, ..context });
+        let id = context.as_ref().map_or(0, |context| context.seq);
+        let (name, object_id) = (format!("value-{id}"), left.object);
+        let write = v1::SetStateRequest { context, object_id, name, ..Default::default() };
+        piped(id, "State/SetState", &write)
+    });
+    requests.unbounded_send(v1::ExchangeRequest { calls: calls.collect() })?;
+    left.all_held(CALLS_PER_CONNECTION_MAX).await?;
+    // This one is answered without a leader, and only once one of them is.
+    let beyond = piped(0, "Cluster/Status", &v1::StatusRequest {});
+    requests.unbounded_send(v1::ExchangeRequest { calls: vec![beyond] })?;
+    let early = tokio::time::timeout(NO_ANSWER_WITHIN, answers.message()).await;
+    ensure!(early.is_err(), "one beyond the limit was answered: {early:?}");
+
+    left.others_come_back()?;
+    let mut answered = BTreeSet::new();
+    while answered.len() as u64 <= CALLS_PER_CONNECTION_MAX {
+        let message = answers.message().await?.context("the stream goes on")?;
+        for answer in message.answers {
+            ensure!(answer.code == 0, "{answer:?}");
+            ensure!(answered.insert(answer.id), "{} was answered twice", answer.id);
+        }
+    }
+    drop(requests);
+    ensure!(answers.message().await?.is_none(), "both sides have ended");
+    left.cluster.finish().await
+}
+
+fn piped(id: u64, method: &str, request: &impl prost::Message) -> v1::PipedCall {
+    let method = format!("/holdfast.v1.{method}");
+    let timeout_ms = u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX);
+    v1::PipedCall { id, method, timeout_ms, message: request.encode_to_vec() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_of_calls_does_not_carry_is_said() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, Options::default()).await?;
+    let mut client = PipelineClient::new(connect(&cluster, 0).await?);
+    let large = v1::SetStateRequest { value: vec![b'7'; 2 << 20], ..Default::default() };
+    let calls = vec![
+        piped(1, "Watch/Watch", &v1::WatchRequest::default()),
+        piped(2, "State/Nothing", &v1::StatusRequest {}),
+        piped(3, "State/SetState", &v1::SetStateRequest::default()),
+        piped(4, "State/SetState", &large),
+        v1::PipedCall { message: vec![255], ..piped(5, "Cluster/Status", &v1::StatusRequest {}) },
+    ];
+    let requests = futures::stream::iter([v1::ExchangeRequest { calls }]);
+    let mut answers = client.exchange(requests).await?.into_inner();
+    let mut codes = BTreeMap::new();
+    while let Some(message) = answers.message().await? {
+        for answer in message.answers {
+            let code = tonic::Code::from(answer.code as i32);
+            let status = Status::with_details(code, answer.error, answer.details.into());
+            let reason = status.get_details_error_info().map(|info| info.reason);
+            codes.insert(answer.id, (code, reason));
+        }
+    }
+    let bad = Some("BAD_REQUEST".to_owned());
+    let expected = BTreeMap::from([
+        (1, (tonic::Code::Unimplemented, None)),
+        (2, (tonic::Code::Unimplemented, None)),
+        (3, (tonic::Code::InvalidArgument, bad.clone())),
+        (4, (tonic::Code::InvalidArgument, bad)),
+        (5, (tonic::Code::Internal, None)),
+    ]);
+    ensure!(codes == expected, "{codes:?}");
+    cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -300,6 +300,9 @@ async fn forward_all(
         let mut cut = cuts.subscribe();
         connections.spawn(async move {
             let mut server = TcpStream::connect(target).await.unwrap();
+            // Small messages in both directions would wait for each other's acknowledgements.
+            client.set_nodelay(true).unwrap();
+            server.set_nodelay(true).unwrap();
             tokio::select! {
                 _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
                 _ = cut.changed() => {}

@@ -13,6 +13,7 @@ mod health;
 mod masters;
 mod objects;
 pub(crate) mod peer;
+mod pipeline;
 mod state;
 mod status;
 mod stm;
@@ -40,7 +41,7 @@ pub(crate) fn client_routes(node: &Arc<Node>) -> Routes {
         .expect("the descriptor set was compiled with this binary");
     let calls = Calls(Arc::clone(node));
     health::follow(node, health);
-    Routes::new(health_service)
+    let routes = Routes::new(health_service)
         .add_service(reflection)
         .add_service(v1::state_server::StateServer::new(calls.clone()))
         .add_service(v1::masters_server::MastersServer::new(calls.clone()))
@@ -52,6 +53,9 @@ pub(crate) fn client_routes(node: &Arc<Node>) -> Routes {
                 .max_decoding_message_size(stm::REQUEST_BYTES_MAX),
         )
         .add_service(v1::watch_server::WatchServer::new(watch::Watches::new(calls)))
+        .prepare();
+    let pipeline = pipeline::Pipeline::over(routes.clone(), node);
+    routes.add_service(v1::pipeline_server::PipelineServer::new(pipeline))
 }
 
 /// The implementation of every service: each in its own file.
