@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use holdfast_client::Client;
 use holdfast_client::stm::{
-    CommitError, Content, Interrupt, Isolation, Key, Plan, Prefix, Store, TransactError,
+    Codec, CommitError, Content, Interrupt, Isolation, Key, Plan, Prefix, Store, TransactError,
     TransactOptions, Value, Writes,
 };
 use holdfast_cluster_tests::{Cluster, bound, millis, report, scale};
@@ -349,6 +349,48 @@ async fn serializable_runs_see_one_revision() -> anyhow::Result<()> {
             }
         }
     }
+    cluster.finish().await
+}
+
+// T4: what a run reads may be more than one answer holds; it is of one revision all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_reads_are_of_one_revision() -> anyhow::Result<()> {
+    const LARGE: usize = 9;
+    let cluster = Cluster::start_three().await?;
+    let store = cluster.client().stm();
+    let large = |n: usize| key(&format!("large-{n}"));
+    let write = |n: usize, of: u8| {
+        let content = Content::new(Codec::Bytes, vec![of; 1 << 20]);
+        store.prepare(Plan::new().put(large(n), content))
+    };
+    for n in 0..LARGE {
+        write(n, 0).commit().await?;
+    }
+    let mut runs = 0;
+    let reader = cluster.client().stm();
+    let sum = reader.transact(|transaction| {
+        runs += 1;
+        let run = runs;
+        async move {
+            let mut sum = 0;
+            for n in 0..LARGE {
+                if run == 1 && n == LARGE - 1 {
+                    // It was not so when the others were read, but they are still what they were.
+                    write(n, 1).commit().await.expect("nobody else writes");
+                }
+                let content = transaction.get_content(&large(n)).await?;
+                sum += content.map_or(0, |content| u64::from(content.bytes()[0]));
+            }
+            if run == 1 {
+                // The run was of one revision, and is in vain.
+                write(0, 1).commit().await.expect("nobody else writes");
+            }
+            transaction.put(&key("sum"), &sum)?;
+            Ok::<_, Interrupt>(sum)
+        }
+    });
+    let sum = sum.await?;
+    ensure!(sum == 2 && runs == 2, "{sum} in {runs} runs");
     cluster.finish().await
 }
 

@@ -264,7 +264,7 @@ impl Commit {
         let telling = self.plan.telling();
         let keys: Vec<Key> = telling.iter().map(|(key, _)| key.clone()).collect();
         let client = self.client.with_timeout(deadline.remaining());
-        match read(&client, &keys, false).await {
+        match read_versions(&client, &keys).await {
             Ok((_, variables)) => {
                 variables.iter().zip(&telling).any(|(now, (_, seen))| now.mod_revision == *seen)
             }
@@ -306,14 +306,33 @@ pub(super) async fn read(
     keys: &[Key],
     local: bool,
 ) -> Result<(u64, Vec<Variable>), Error> {
+    get(client, keys, local, false).await
+}
+
+/// As [`read`], linearizable and without what they hold.
+pub(super) async fn read_versions(
+    client: &Client,
+    keys: &[Key],
+) -> Result<(u64, Vec<Variable>), Error> {
+    get(client, keys, false, true).await
+}
+
+async fn get(
+    client: &Client,
+    keys: &[Key],
+    local: bool,
+    only_versions: bool,
+) -> Result<(u64, Vec<Variable>), Error> {
     let request = proto::GetVariablesRequest {
         read: Some(proto::ReadOptions { local }),
         namespace: client.namespace().to_owned(),
         keys: keys.iter().map(|key| key.as_bytes().to_vec()).collect(),
+        only_versions,
     };
     let response = client.read(request).await?;
     let revision = response.header.map_or(0, |header| header.revision);
-    let variables = response.variables.into_iter().map(|found| Variable::from_wire(found, true));
+    let variables = response.variables.into_iter();
+    let variables = variables.map(|found| Variable::from_wire(found, !only_versions));
     Ok((revision, variables.collect()))
 }
 

@@ -88,9 +88,16 @@ impl Transaction {
         let mut run = Run::default();
         let keys: Vec<Key> = beforehand.keys().cloned().collect();
         if !keys.is_empty() && isolation != Isolation::ReadCommitted {
-            let (revision, found) = commit::read(&client, &keys, false).await?;
-            (run.snapshot, run.oldest) = (Some(revision), Some(revision));
-            run.beforehand = found.into_iter().map(|found| (found.key.clone(), found)).collect();
+            match commit::read(&client, &keys, false).await {
+                Ok((revision, found)) => {
+                    (run.snapshot, run.oldest) = (Some(revision), Some(revision));
+                    let found = found.into_iter().map(|found| (found.key.clone(), found));
+                    run.beforehand = found.collect();
+                }
+                // They hold more than fits into one answer.
+                Err(error) if error.reason() == Some("TRANSACTION_TOO_LARGE") => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(Transaction { client, isolation, run: Arc::new(Mutex::new(run)) })
     }
@@ -184,31 +191,33 @@ impl Transaction {
                 return Ok(());
             }
         }
-        self.fetch_anew(keys).await
+        self.extend_snapshot(revision, found).await
     }
 
-    /// Reads variables together with all that was read before.
-    async fn fetch_anew(&self, keys: &[Key]) -> Result<(), Interrupt> {
+    /// Takes in variables that were read at a later revision than the others, if there is a revision at which
+    /// all of them are so.
+    async fn extend_snapshot(&self, read_at: u64, found: Vec<Variable>) -> Result<(), Interrupt> {
         loop {
             let mut all: BTreeSet<Key> = self.run().reads.keys().cloned().collect();
-            all.extend(keys.iter().cloned());
+            all.extend(found.iter().map(|found| found.key.clone()));
             let asked: Vec<Key> = all.iter().cloned().collect();
-            let (revision, found) = self.read(&asked).await?;
+            let read = commit::read_versions(&self.client, &asked).await;
+            let (revision, now) = read.map_err(Interrupt::Read)?;
             let mut run = self.run();
             // The function may read several at a time.
             if !run.reads.keys().all(|key| all.contains(key)) {
                 continue;
             }
-            let is_same = |found: &Variable| {
-                run.reads.get(&found.key).is_none_or(|read| read.mod_revision == found.mod_revision)
-            };
-            if !found.iter().all(is_same) {
+            let now: BTreeMap<&Key, u64> =
+                now.iter().map(|now| (&now.key, now.mod_revision)).collect();
+            let is_same = |seen: &Variable| now.get(&seen.key) == Some(&seen.mod_revision);
+            if !run.reads.values().chain(&found).all(is_same) {
                 return Err(Interrupt::Moved);
             }
             run.snapshot = Some(revision);
             // Nobody has asked whether it still holds.
             run.beforehand.clear();
-            run.note(revision, found, true);
+            run.note(read_at, found, true);
             return Ok(());
         }
     }

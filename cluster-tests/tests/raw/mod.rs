@@ -240,7 +240,8 @@ impl Raw {
     /// Some variables at one revision.
     pub async fn variables(&mut self, keys: &[&[u8]]) -> Answer<v1::GetVariablesResponse> {
         let (namespace, keys) = (self.namespace.clone(), keys.iter().map(|key| key.to_vec()));
-        let request = v1::GetVariablesRequest { namespace, keys: keys.collect(), read: None };
+        let keys = keys.collect();
+        let request = v1::GetVariablesRequest { namespace, keys, read: None, only_versions: false };
         Ok(self.stm.get_variables(request).await?.into_inner())
     }
 

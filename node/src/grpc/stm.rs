@@ -120,7 +120,11 @@ impl Service for Calls {
         let namespace = namespace(request.namespace);
         let mut found = Vec::with_capacity(keys);
         for key in &request.keys {
-            found.push(self.checked(stm::get(&state, &namespace, key))?);
+            let mut one = self.checked(stm::get(&state, &namespace, key))?;
+            if let (true, Some(one)) = (request.only_versions, &mut one) {
+                one.value = &[];
+            }
+            found.push(one);
         }
         let bytes: usize = found.iter().flatten().map(|found| found.value.len()).sum();
         if bytes > limits::TRANSACTION_BYTES_MAX {
