@@ -140,8 +140,14 @@ impl Node {
                     if resume < deadline {
                         let mut lead = self.lead.clone();
                         lead.mark_unchanged();
+                        let changed = async {
+                            if lead.changed().await.is_err() {
+                                // The node stops: nothing changes any more, and the pause is to be one.
+                                std::future::pending().await
+                            }
+                        };
                         // Either way it is time for another try.
-                        let _ = runtime::until(resume, lead.changed()).await;
+                        let _ = runtime::until(resume, changed).await;
                     }
                     resume >= deadline
                 }
