@@ -54,6 +54,17 @@ pub struct Read {
     pub items: BTreeMap<String, (u64, Vec<u8>)>,
 }
 
+/// What the variables of transactions were in one state.
+#[derive(Clone, Debug)]
+pub struct Together {
+    /// Who read it.
+    pub client: usize,
+    /// The state's revision.
+    pub revision: u64,
+    /// What was in it, by key.
+    pub values: BTreeMap<String, u64>,
+}
+
 /// What one watch handed out.
 #[derive(Clone, Debug)]
 pub struct Segment {
@@ -104,6 +115,8 @@ pub struct History {
     pub calls: Vec<Call>,
     /// All linearizable reads that were answered.
     pub reads: Vec<Read>,
+    /// All that transactions read, linearizably or not.
+    pub together: Vec<Together>,
     /// All watches.
     pub segments: Vec<Segment>,
     /// Each node and term of which the node was seen to lead, with the first and last time.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use holdfast_machine::{Command, Reply, changesources, state};
+use holdfast_machine::{Command, Reply, changesources, state, stm};
 use holdfast_node::sim::{self, World, plant};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::clients::{self, Client, NAMESPACE, Shared};
+use crate::clients::{self, Client, NAMESPACE, Shared, transactions};
 use crate::history::{History, LeadSeen, Recorder};
 use crate::{Plan, Violation, invariants, nemesis};
 
@@ -223,6 +223,10 @@ async fn set_up(
                 return Err(format!("no group: {grouped:?}"));
             }
         }
+    }
+    let began = client.write(transactions::first()).await;
+    if !matches!(began, Some(Ok(Reply::Stm(stm::Reply::Committed)))) {
+        return Err(format!("no variables: {began:?}"));
     }
     shared.gives_up = gives_up;
     let mut history = shared.recorder.lock();

@@ -5,6 +5,7 @@ mod creators;
 mod exclusive;
 mod masters;
 mod readers;
+pub(crate) mod transactions;
 mod watchers;
 mod writers;
 
@@ -75,6 +76,7 @@ pub(crate) fn start(shared: &Shared, random: &mut SmallRng) {
         shared.start(10 + number, random, writers::write);
         shared.start(20 + number, random, masters::claim);
         shared.start(30 + number, random, watchers::watch);
+        shared.start(60 + number, random, transactions::share);
     }
     for number in 1..=2 {
         shared.start(40 + number, random, readers::read);

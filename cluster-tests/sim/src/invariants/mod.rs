@@ -20,6 +20,7 @@ mod progress_after_heal;
 mod reads_are_fresh;
 mod replicas_agree;
 mod tenure;
+mod transactions_are_isolated;
 mod watches_complete;
 mod writes_take_effect_once;
 
@@ -76,6 +77,7 @@ invariants![
     progress_after_heal,
     reads_are_fresh,
     replicas_agree,
+    transactions_are_isolated,
     watches_complete,
     writes_take_effect_once,
 ];
