@@ -38,6 +38,7 @@ mod savers;
 mod status;
 mod stm;
 mod stm_cli;
+mod stored_objects;
 mod sync_count;
 mod transactions;
 mod watch;

@@ -1,5 +1,5 @@
 //! The power of all nodes is cut at once, under load, again and again: every write that was
-//! acknowledged before is there afterwards. // G1, N3
+//! acknowledged before is there afterwards, and every stored object with its body. // G1, N3, P2
 //!
 //! Each node keeps its data on an ext4 of its own, which is shut down without a log flush: what was
 //! not synced is gone, as after a power cut. Snapshots and purges are frequent, and in some of the
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use holdfast_client::Client;
+use holdfast_client::persistence::{ClusterStore, Id, Object, Store as _};
 use holdfast_cluster_tests::loopfs::{self, LoopFs};
 use holdfast_cluster_tests::{Cluster, Options, report, scale, wait_for};
 use tokio::sync::watch;
@@ -27,6 +28,10 @@ const DISK_BYTES: u64 = 6 << 30;
 /// Acknowledgements between two cuts, at least.
 const ACKS_PER_CUT: u64 = 1_000;
 const WRITERS: u64 = 24;
+/// Those who save objects, some small and some by uploads.
+const KEEPERS: u64 = 2;
+/// Objects that are read back after each cut: the last ones that were acknowledged.
+const OBJECTS_CHECKED: usize = 200;
 /// Clients, and so sessions and connections, that the writers share.
 const CLIENTS: u64 = 6;
 /// Values above this size go to a few keys of their writer in turn; smaller ones each to a new key.
@@ -44,6 +49,9 @@ struct Known {
 }
 
 type Ledger = BTreeMap<String, Known>;
+
+/// Acknowledged objects, and the numbers that their bodies follow from, in the order in which they were saved.
+type Objects = Vec<(Id, u64)>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_writes_survive_power_cuts_of_all_nodes() -> anyhow::Result<()> {
@@ -90,6 +98,7 @@ async fn acknowledged_writes_survive_power_cuts_of_all_nodes() -> anyhow::Result
 struct Totals {
     acks: u64,
     checked: usize,
+    objects: usize,
     bytes: u64,
     installs: u64,
     purges: u64,
@@ -99,11 +108,12 @@ impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} acknowledged writes ({} MiB), {} values compared, {} snapshots installed, logs \
-             purged in {} rounds",
+            "{} acknowledged writes ({} MiB), {} values and {} objects compared, {} snapshots \
+             installed, logs purged in {} rounds",
             self.acks,
             self.bytes >> 20,
             self.checked,
+            self.objects,
             self.installs,
             self.purges
         )
@@ -117,6 +127,7 @@ struct Bed {
     disks: Vec<LoopFs>,
     object: i64,
     ledger: Ledger,
+    objects: Objects,
     /// Numbers of writes, never given twice, so that a value tells which write it is of.
     next: Arc<AtomicU64>,
 }
@@ -139,8 +150,8 @@ impl Bed {
         };
         let cluster = Cluster::start(NODES, options).await?;
         let object = cluster.client().state().get_object_id("power", "cut").await?;
-        let (ledger, next) = (Ledger::default(), Arc::default());
-        Ok(Bed { cluster, disks, object, ledger, next })
+        let (ledger, objects, next) = (Ledger::default(), Objects::new(), Arc::default());
+        Ok(Bed { cluster, disks, object, ledger, objects, next })
     }
 
     /// Load, cut, restart, comparison.
@@ -151,7 +162,7 @@ impl Bed {
             tokio::task::block_in_place(|| loopfs::cut(&self.disks))?;
         }
         self.cluster.kill_all();
-        let (acks, bytes) = load.stop(&mut self.ledger).await;
+        let (acks, bytes) = load.stop(&mut self.ledger, &mut self.objects).await;
         prepared?;
         totals.acks += acks;
         totals.bytes += bytes;
@@ -163,6 +174,7 @@ impl Bed {
         }
         self.cluster.settled().await.context("the cluster does not come back")?;
         totals.checked += self.compare().await?;
+        totals.objects += self.compare_objects().await?;
         println!("cut {}: {acks} acknowledgements, all of them there", cut + 1);
         Ok(self)
     }
@@ -235,6 +247,17 @@ impl Bed {
         Ok(checked)
     }
 
+    /// Reads the objects back that were acknowledged last.
+    async fn compare_objects(&self) -> anyhow::Result<usize> {
+        let store = ClusterStore::of_client(&self.cluster.client());
+        let late = &self.objects[self.objects.len().saturating_sub(OBJECTS_CHECKED)..];
+        for (id, number) in late {
+            let found = store.load_alone(*id).await.with_context(|| format!("load {id}"))?;
+            ensure!(found.body == body_of(*number), "object {id} has another body");
+        }
+        Ok(late.len())
+    }
+
     /// Ends the processes before the disks go.
     fn end(self) {
         self.cluster.kill_all();
@@ -246,6 +269,7 @@ struct Load {
     acks: Arc<AtomicU64>,
     bytes: Arc<AtomicU64>,
     ledger: Arc<Mutex<Ledger>>,
+    objects: Arc<Mutex<Objects>>,
     stop: watch::Sender<bool>,
     writers: tokio::task::JoinSet<()>,
 }
@@ -257,9 +281,15 @@ impl Load {
             acks: Arc::default(),
             bytes: Arc::default(),
             ledger: Arc::default(),
+            objects: Arc::default(),
             stop: watch::channel(false).0,
             writers: tokio::task::JoinSet::new(),
         };
+        for client in clients.iter().take(usize::try_from(KEEPERS).expect("a few")) {
+            let store = ClusterStore::of_client(client);
+            let (next, objects) = (Arc::clone(next), Arc::clone(&load.objects));
+            load.writers.spawn(keep(store, next, objects, load.stop.subscribe()));
+        }
         for writer in 0..WRITERS {
             let writer = Writer {
                 writer,
@@ -281,11 +311,12 @@ impl Load {
     }
 
     /// Ends the writers, and adds what they know to the ledger.
-    async fn stop(mut self, ledger: &mut Ledger) -> (u64, u64) {
+    async fn stop(mut self, ledger: &mut Ledger, objects: &mut Objects) -> (u64, u64) {
         self.stop.send_replace(true);
         while let Some(ended) = self.writers.join_next().await {
             ended.expect("a writer panicked");
         }
+        objects.append(&mut self.objects.lock().expect("no writer panicked"));
         for (key, known) in self.ledger.lock().expect("no writer panicked").iter() {
             let before = ledger.entry(key.clone()).or_default();
             *before = Known { acked: known.acked.or(before.acked), maybe: known.maybe };
@@ -341,6 +372,35 @@ impl Writer {
     fn note(&self, key: &str, change: impl FnOnce(&mut Known)) {
         let mut ledger = self.ledger.lock().expect("no writer panics while it holds this lock");
         change(ledger.entry(key.to_owned()).or_default());
+    }
+}
+
+/// Saves objects until it is stopped.
+async fn keep(
+    store: ClusterStore,
+    next: Arc<AtomicU64>,
+    objects: Arc<Mutex<Objects>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let number = next.fetch_add(1, Ordering::SeqCst);
+        let object = Object::new("Power", body_of(number));
+        let saved = tokio::select! {
+            saved = store.save(&object) => saved,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        // Whether it is there is open.
+        let Ok(id) = saved else { return };
+        objects.lock().expect("no writer panics while it holds this lock").push((id, number));
+    }
+}
+
+/// The body of an object: a value, or for one in eight several, which take more than a save may have.
+fn body_of(number: u64) -> Vec<u8> {
+    let value = value_of(number);
+    match number % 8 {
+        0 => value.repeat((2 << 20) / value.len() + 1),
+        _ => value,
     }
 }
 

@@ -27,7 +27,7 @@ use super::tail::{TAIL_BYTES_MAX, Tail};
 use super::{DataDir, Done, GroupCommits, StoreError, locked};
 
 /// Small, since what is read often is in the tail.
-const CACHE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = 8 << 20;
 /// What is purged between two groups of writes, in rows and in bytes, whichever is reached first:
 /// some milliseconds.  It is more after a large group, so that purging keeps up with appending.
 const PURGE_MIN: Amount = Amount { rows: 128, bytes: 1 << 20 };
