@@ -30,6 +30,8 @@ pub enum Plant {
     FenceKept,
     /// Snapshots leave out what makes writes exactly-once.
     SnapshotWithoutOutcomes,
+    /// What is staged is seen before its upload is committed.
+    StagedIsSeen,
     /// Of a transaction's comparisons only the first one counts.
     OnlyFirstCompared,
 }

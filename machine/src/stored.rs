@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::chunks::{self, Hash};
 use crate::fault::Fault;
 use crate::objects::Record;
+#[cfg(feature = "plant")]
+use crate::plant::{self, Plant};
 use crate::table::{Table, Txn, Value, View};
 use crate::uploads;
 
@@ -170,6 +172,8 @@ fn seen(view: View<'_>, upload: u64, object: Object) -> Result<Option<Object>, F
         return Ok(Some(object));
     }
     let committed = uploads::committed(view, upload)?;
+    #[cfg(feature = "plant")]
+    let committed = committed.or(plant::is(Plant::StagedIsSeen).then_some(upload));
     Ok(committed.map(|mod_revision| Object { mod_revision, ..object }))
 }
 

@@ -65,6 +65,37 @@ pub struct Together {
     pub values: BTreeMap<String, u64>,
 }
 
+/// What a client of stored objects did to two that belong together.
+#[derive(Clone, Debug)]
+pub struct StoredCall {
+    /// The id of the first; the other follows it.
+    pub pair: u64,
+    /// What both were to bear; none if they were to be removed.
+    pub stamp: Option<String>,
+    /// What came of it.
+    pub done: Done,
+}
+
+/// What came of a change of stored objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// They were saved at this revision.
+    At(u64),
+    /// They were removed.
+    Removed,
+    /// Nobody knows, or it was not carried out.
+    Perhaps,
+}
+
+/// Which stored objects were seen in one state.
+#[derive(Clone, Debug)]
+pub struct Pairs {
+    /// The state's revision.
+    pub revision: u64,
+    /// Of each pair that is seen, the ids, stamps and revisions.
+    pub pairs: BTreeMap<u64, Vec<(u64, String, u64)>>,
+}
+
 /// What one watch handed out.
 #[derive(Clone, Debug)]
 pub struct Segment {
@@ -98,6 +129,8 @@ pub struct Ended {
     pub wrote: Option<Duration>,
     /// What each node had applied, once they had time to catch up.
     pub states: BTreeMap<u64, State>,
+    /// Which bodies that these states name could not be read.
+    pub bodies_missing: Vec<String>,
     /// What has gone wrong inside of nodes.
     pub faults: Vec<String>,
 }
@@ -117,6 +150,10 @@ pub struct History {
     pub reads: Vec<Read>,
     /// All that transactions read, linearizably or not.
     pub together: Vec<Together>,
+    /// What was done to stored objects, in the order in which it ended.
+    pub stored: Vec<StoredCall>,
+    /// What stored objects were seen, linearizably or not.
+    pub pairs: Vec<Pairs>,
     /// All watches.
     pub segments: Vec<Segment>,
     /// Each node and term of which the node was seen to lead, with the first and last time.

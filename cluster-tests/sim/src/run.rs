@@ -289,7 +289,9 @@ async fn settle(plan: &Plan, shared: &Shared, random: &mut SmallRng) -> Result<(
         let is_level = states.len() == shared.nodes.len() && applied.all(|at| Some(at) == first);
         let is_quiet = shared.busy.load(Ordering::Relaxed) == 0;
         if is_quiet && is_level {
-            shared.recorder.lock().ended.states = states;
+            let missing = shared.nodes.iter().flat_map(|id| world.bodies_missing(*id)).collect();
+            let mut history = shared.recorder.lock();
+            (history.ended.states, history.ended.bodies_missing) = (states, missing);
             return Ok(());
         }
         if sim::now() > given_up {

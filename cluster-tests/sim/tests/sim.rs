@@ -60,7 +60,7 @@ fn run_seeds(
     });
 }
 
-// G1 G2 G4 G5 G8 S3 S4 S5 S8 M3 M4 M5 C4 C5 C6 C7 T1 T2 W1 N5
+// G1 G2 G4 G5 G8 S3 S4 S5 S8 M3 M4 M5 C4 C5 C6 C7 P1 P2 P3 T1 T2 W1 N5
 #[test]
 fn nothing_is_violated_in_any_seed() {
     let seeds = match wanted_seed() {
@@ -114,7 +114,7 @@ fn same_seed_gives_the_same_run() {
 }
 
 /// Each defect with the invariant that must find it.
-const PLANTED: [(Plant, &str); 11] = [
+const PLANTED: [(Plant, &str); 12] = [
     (Plant::AcknowledgeBeforeSync, "acknowledged_writes_survive"),
     (Plant::ReadWithoutQuorum, "reads_are_fresh"),
     (Plant::SkipEvent, "watches_complete"),
@@ -125,6 +125,7 @@ const PLANTED: [(Plant, &str); 11] = [
     (Plant::SnapshotWithoutOutcomes, "replicas_agree"),
     (Plant::FenceNotChecked, "fenced_writes_are_the_owners"),
     (Plant::ReleaseUnchecked, "exclusive_claims"),
+    (Plant::StagedIsSeen, "stored_objects_are_whole"),
     (Plant::OnlyFirstCompared, "transactions_are_isolated"),
 ];
 /// In how many seeds each must be found.

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use holdfast_machine::{Event, Request, Response, State};
+use holdfast_machine::{Event, Request, Response, State, objects};
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{mpsc, oneshot};
 
@@ -265,6 +265,23 @@ impl World {
     #[must_use]
     pub fn applied(&self, id: u64) -> Option<State> {
         Some(self.process(id)?.node.applied.state())
+    }
+
+    /// Reads all bodies that a node's state names; says which could not be read.
+    #[must_use]
+    pub fn bodies_missing(&self, id: u64) -> Vec<String> {
+        let Some(process) = self.process(id) else { return Vec::new() };
+        let (state, _pin) = process.node.applied.pinned();
+        let mut missing = Vec::new();
+        for chunk in objects::chunks(&state) {
+            let read = chunk.map(|(hash, _)| process.node.store.body(&hash.0));
+            match read {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => missing.push(format!("n{id}: {error}")),
+                Err(fault) => missing.push(format!("n{id}: {fault}")),
+            }
+        }
+        missing
     }
 
     /// Cuts what one node sends another.

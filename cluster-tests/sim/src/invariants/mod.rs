@@ -19,6 +19,7 @@ mod one_value_per_create;
 mod progress_after_heal;
 mod reads_are_fresh;
 mod replicas_agree;
+mod stored_objects_are_whole;
 mod tenure;
 mod transactions_are_isolated;
 mod watches_complete;
@@ -77,6 +78,7 @@ invariants![
     progress_after_heal,
     reads_are_fresh,
     replicas_agree,
+    stored_objects_are_whole,
     transactions_are_isolated,
     watches_complete,
     writes_take_effect_once,
