@@ -42,7 +42,7 @@ use clap::Parser as _;
 
 use args::{Args, Command};
 use codes::Exit;
-use commands::{changesource, help, master, members, state, stm};
+use commands::{changesource, help, master, members, object, state, stm};
 use errors::{Failure, Outcome};
 use local::places::Places;
 use local::state_file::Links;
@@ -98,6 +98,7 @@ fn run(command: &Command, output: Output) -> Outcome<Exit> {
         | Command::Changesource(_)
         | Command::Master(_)
         | Command::Stm(_)
+        | Command::Object(_)
         | Command::Watch(_)
         | Command::StandIn(_)
         | Command::Network(_) => tokio::runtime::Builder::new_current_thread()
@@ -138,6 +139,7 @@ async fn run_async(command: &Command, output: Output) -> Outcome<Exit> {
         Command::Changesource(args) => changesource::run(args, output).await,
         Command::Master(args) => master::run(args, output).await,
         Command::Stm(args) => stm::run(args, output).await,
+        Command::Object(args) => object::run(args, output).await,
         Command::Watch(args) => commands::watch::run(args, output).await,
         Command::StandIn(args) => failover::stand_in(args).await,
         Command::Network(args) => local::network::process::run(args).await,

@@ -80,6 +80,12 @@ impl Output {
         }
     }
 
+    /// Prints bytes as they are: the answer of `object load`.
+    pub(crate) fn bytes(self, bytes: &[u8]) {
+        let mut stdout = io::stdout().lock();
+        leave_if_reader_is_gone(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+    }
+
     /// Prints bytes as they are, and a newline: the answer of `state get`.
     pub(crate) fn raw(self, bytes: &[u8]) {
         let mut stdout = io::stdout().lock();

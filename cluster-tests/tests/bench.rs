@@ -31,7 +31,7 @@ fn figures_of_a_cluster_of_its_own_add_up() -> anyhow::Result<()> {
     let csv = home.path().join("figures.csv");
     let file = csv.to_string_lossy();
     let quick = ["--duration", "600ms", "--warm-up", "100ms", "-o", "json"];
-    for workload in ["state", "mixed", "claim", "stm"] {
+    for workload in ["state", "mixed", "claim", "stm", "object"] {
         let local = [workload, "--local", "-n", "1", "--clients", "1,4", "--csv", &file];
         let ended = bench(home.path(), &[&local[..], &quick[..]].concat())?;
         ensure!(ended.code == Some(0), "{ended:?}");
@@ -55,7 +55,7 @@ fn figures_of_a_cluster_of_its_own_add_up() -> anyhow::Result<()> {
         }
     }
     let text = std::fs::read_to_string(&csv)?;
-    ensure!(text.lines().count() == 1 + 4 * 2, "{text}");
+    ensure!(text.lines().count() == 1 + 5 * 2, "{text}");
     ensure!(nothing_is_left(home.path())?, "it leaves files behind");
     Ok(())
 }

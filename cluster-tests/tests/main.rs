@@ -24,6 +24,7 @@ mod lossy;
 mod lossy_calls;
 mod metrics;
 mod million;
+mod object_commands;
 mod object_store;
 mod partition;
 mod power_cut;

@@ -1,5 +1,5 @@
-//! The store of objects on a cluster: what every store promises, how many round trips a tree takes, how many
-//! objects may be, and what an outage looks like from inside a program.
+//! The store of objects on a cluster: what every store promises, how many round trips a tree takes, how large
+//! and how many objects may be, and what an outage looks like from inside a program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use futures::TryStreamExt as _;
 use holdfast_client::ClientConfig;
 use holdfast_client::persistence::{ClusterStore, Error, Filter, Id, Object, Store, make_store};
-use holdfast_cluster_tests::{Cluster, bound, http, millis, report, scale, wait_for};
+use holdfast_cluster_tests::{Cluster, Options, bound, http, millis, report, scale, wait_for};
 use tokio::time::Instant;
 
 #[path = "../../client/tests/contract/mod.rs"]
@@ -109,6 +109,31 @@ async fn reads(cluster: &Cluster) -> anyhow::Result<u64> {
         all += line.map_or(Ok(0), str::parse::<u64>)?;
     }
     Ok(all)
+}
+
+// P3 G9
+#[tokio::test(flavor = "multi_thread")]
+async fn largest_object_comes_back() -> anyhow::Result<()> {
+    let cluster = Cluster::start_three().await?;
+    let store = store(&cluster, "large");
+    let largest = Object::new("Large", bytes(64 * MIB));
+    let began = Instant::now();
+    let id = store.save(&largest).await?;
+    let saving = began.elapsed();
+    let began = Instant::now();
+    let found = store.load(id).await?.into_root();
+    let loading = began.elapsed();
+    ensure!(found.body == largest.body, "it came back otherwise");
+    report(
+        "an object of 64 MiB, by the client library",
+        format!("saved in {:.2} s, loaded in {:.2} s", saving.as_secs_f64(), loading.as_secs_f64()),
+    );
+    cluster.finish().await
+}
+
+/// So many bytes, of which no two chunks are the same.
+fn bytes(size: usize) -> Vec<u8> {
+    (0..size).map(|at| ((at * 31 + at / 257) % 256) as u8).collect()
 }
 
 // P2
@@ -252,7 +277,7 @@ async fn loader_outlives_an_outage_and_is_told_of_the_end() -> anyhow::Result<()
 async fn upload_outlives_its_node() -> anyhow::Result<()> {
     let cluster = Arc::new(Cluster::start_three().await?);
     let store = store(&cluster, "upload");
-    let object = Object::new("Large", (0..24 * MIB).map(|at| (at % 253) as u8).collect::<Vec<_>>());
+    let object = Object::new("Large", bytes(24 * MIB));
     let save = store.save(&object);
     let kill = async {
         // The client sends to the leader; it is killed in the middle.
@@ -270,5 +295,67 @@ async fn upload_outlives_its_node() -> anyhow::Result<()> {
     ensure!(store.load(id).await?.into_root().body == object.body, "it came back otherwise");
     cluster.start_node(killed)?;
     cluster.settled().await?;
+    cluster.finish().await
+}
+
+// P1: whatever happens to the cluster, no id comes twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_come_once_through_restarts_and_snapshots() -> anyhow::Result<()> {
+    let args = ["--snapshot-every-entries", "50", "--log-keep-entries", "10"];
+    let options = Options { args: args.map(str::to_owned).to_vec(), ..Options::default() };
+    let cluster = Cluster::start(3, options).await?;
+    let mut last: Option<Id> = None;
+    // Each store leases a block of its own, all of which lie above the earlier ones.
+    let mut check = async |when: &str| -> anyhow::Result<()> {
+        let store = store(&cluster, when);
+        for _ in 0..3 {
+            let object = Object::new("Job", when);
+            let id = store.save(&object).await?;
+            ensure!(Some(id) > last, "{when}: {id} after {last:?}");
+            store.remove(id).await?;
+            last = Some(id);
+        }
+        // Before a fork, and after it.
+        store.pre_fork();
+        store.post_fork();
+        let id = store.save(&Object::new("Job", when)).await?;
+        ensure!(Some(id) > last, "{when}: {id} after {last:?}");
+        last = Some(id);
+        Ok(())
+    };
+    check("first").await?;
+    cluster.kill_all();
+    for index in 0..cluster.size() {
+        cluster.start_node(index)?;
+    }
+    cluster.settled().await?;
+    check("all nodes restarted").await?;
+
+    // A node that gets a snapshot, and leads then.
+    let behind = cluster.follower().await?;
+    let had = cluster.status(behind).await?.last_log_index;
+    cluster.kill(behind);
+    let writer = store(&cluster, "writes");
+    cluster
+        .wait("the log is purged beyond what the node has", || async {
+            for _ in 0..20 {
+                writer.save(&Object::new("Job", b"".to_vec())).await.ok()?;
+            }
+            let status = cluster.status(cluster.leader_now().await?).await.ok()?;
+            (status.purged_index > had + 10).then_some(())
+        })
+        .await?;
+    cluster.start_node(behind)?;
+    cluster.settled().await?;
+    let status = cluster.status(behind).await?;
+    ensure!(status.snapshots_installed > 0, "no snapshot was installed: {status:?}");
+    let id = u64::try_from(behind + 1)?;
+    cluster.client().cluster().move_lead(Some(id)).await?;
+    cluster
+        .wait("it leads", || async { (cluster.leader_now().await == Some(behind)).then_some(()) })
+        .await?;
+    check("a snapshot installed").await?;
+    let last = last.context("some were given out")?;
+    report("ids of stored objects", format!("none twice, the last one {last}"));
     cluster.finish().await
 }

@@ -98,14 +98,18 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the workspace")
 }
 
-/// The blocks of the page in a language, under a heading.
+/// The lines of all blocks of the page in a language, under a heading.
 fn block(heading: &str, language: &str) -> anyhow::Result<Vec<String>> {
     let page = std::fs::read_to_string(root().join("README.md"))?;
     let (_, section) = page.split_once(&format!("\n## {heading}\n")).context("the heading")?;
     let section = section.split("\n## ").next().unwrap_or_default();
-    let (_, rest) = section.split_once(&format!("```{language}\n")).context("a block")?;
-    let (block, _) = rest.split_once("```").context("the block's end")?;
-    Ok(block.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
+    let mark = format!("```{language}\n");
+    let blocks = section.split(&mark).skip(1);
+    let lines = blocks.filter_map(|block| block.split("```").next()).flat_map(str::lines);
+    let lines: Vec<String> =
+        lines.filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+    ensure!(!lines.is_empty(), "no block of {language} under {heading}");
+    Ok(lines)
 }
 
 // UX.md, README: its blocks are run by a test, so it cannot drift.
@@ -122,12 +126,17 @@ fn its_commands_do_what_it_says() -> anyhow::Result<()> {
 
 #[test]
 fn its_rust_is_the_example() -> anyhow::Result<()> {
-    let example = std::fs::read_to_string(root().join("client/examples/readme.rs"))?;
-    let (_, from) = example.split_once("// README.md from here\n").context("the mark")?;
-    let (code, _) = from.split_once("// to here\n").context("the other mark")?;
-    let lines: Vec<&str> = code.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let block = block("Use it", "rust")?;
-    assert_eq!(lines, block.iter().map(|line| line.trim()).collect::<Vec<_>>());
+    let mut lines = Vec::new();
+    for name in ["readme", "objects"] {
+        let path = root().join(format!("client/examples/{name}.rs"));
+        let example = std::fs::read_to_string(path)?;
+        let (_, from) = example.split_once("// README.md from here\n").context("the mark")?;
+        let (code, _) = from.split_once("// to here\n").context("the other mark")?;
+        let code = code.lines().map(|line| line.trim().to_owned());
+        lines.extend(code.filter(|line| !line.is_empty()));
+    }
+    let blocks = block("Use it", "rust")?;
+    assert_eq!(lines, blocks.iter().map(|line| line.trim()).collect::<Vec<_>>());
     Ok(())
 }
 

@@ -20,10 +20,12 @@ const LOOK_EVERY: Duration = millis(50);
 async fn savers_on_a_cluster_whose_leaders_are_killed() -> anyhow::Result<()> {
     let cluster = Arc::new(Cluster::start_three().await?);
     let uri = format!("holdfast://{}/savers", cluster.endpoints().join(","));
-    let chaos = Chaos::start(cluster.clone(), Duration::from_secs(3), millis(500));
+    let every = scale(Duration::from_secs(3), millis(800));
+    let chaos = Chaos::start(cluster.clone(), every, millis(500));
     let summary = savers(&uri).await;
     let kills = chaos.stop().await?;
     let summary = summary?;
+    ensure!(!kills.is_empty(), "it was over before a leader was killed");
     cluster.settled().await?;
     report("savers on a cluster", format!("{summary}, {} leader kills", kills.len()));
     cluster.finish().await
@@ -40,7 +42,7 @@ async fn savers_in_a_directory() -> anyhow::Result<()> {
 }
 
 async fn savers(uri: &str) -> anyhow::Result<String> {
-    let (processes, rounds) = (scale(32, 8), scale(200, 30));
+    let (processes, rounds) = (scale(32, 8), scale(200, 60));
     let store = make_store(uri)?;
     let (over, is_over) = watch::channel(false);
     let looker = tokio::spawn(look(store.clone(), is_over));

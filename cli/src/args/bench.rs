@@ -64,6 +64,8 @@ pub(crate) enum Workload {
     Claim,
     /// Commits of variables that are compared and written, each client its own
     Stm,
+    /// Saves of stored objects, each client its own
+    Object,
     /// Kills of the leader: from the kill to the next acknowledged write; local clusters only
     Failover,
 }
@@ -76,6 +78,7 @@ impl Workload {
             Self::State => "state",
             Self::Claim => "claim",
             Self::Stm => "stm",
+            Self::Object => "object",
             Self::Failover => "failover",
         }
     }

@@ -7,6 +7,7 @@
 mod bench;
 mod local;
 mod nouns;
+mod object;
 mod serve;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub(crate) use nouns::{
     MasterVerb, MembersArgs, MembersVerb, StateArgs, StateVerb, StatusArgs, StmArgs, StmVerb,
     WatchArgs,
 };
+pub(crate) use object::{AboutArgs, Entry as MetadataEntry, ObjectArgs, ObjectVerb};
 pub(crate) use serve::{ConfigArgs, ConfigVerb, ServeArgs};
 
 /// Replicated state and exclusive ownership for a handful of machines.
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     Master(MasterArgs),
     /// Read and write variables with versions, by transactions
     Stm(StmArgs),
+    /// Save and load files as objects, by the ids that they are given
+    Object(ObjectArgs),
     /// Print what changes, one line each, until interrupted
     Watch(WatchArgs),
     /// Measure how fast a cluster is, and what an operation costs
@@ -204,6 +208,12 @@ mod tests {
             "holdfast stm dump -o jsonl",
             "holdfast stm watch acc --from-revision 7",
             "holdfast bench stm --local",
+            "holdfast object save FILE --class job --meta state=NEW --meta size=",
+            "holdfast object load 1000000000000001 -o json",
+            "holdfast object replace 1000000000000001 -",
+            "holdfast object remove 1000000000000001 1000000000000002",
+            "holdfast object list --class job --meta state=NEW",
+            "holdfast bench object --local",
             "holdfast help no-quorum",
             "holdfast completions bash",
             "holdfast version -o json",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast_client::persistence::{self, ClusterStore, Id, Object, Store as _};
 use holdfast_client::stm::{self, Codec, CommitError, Content, Key};
 use holdfast_client::{Claimed, Client, ClientConfig, Error, Instance, LeaseHolder, Opened, State};
 use tokio::task::JoinSet;
@@ -38,6 +39,7 @@ enum Kind {
     State { state: State, object: i64, value: Value, reads_per_write: u64 },
     Claim { holder: LeaseHolder, source: i64, token: Option<u64> },
     Stm { variables: Vec<stm::Value>, value: Value },
+    Object { store: ClusterStore, ids: Vec<Id>, value: Value },
 }
 
 /// Makes values of one size that all differ: one that is there already is not written again.
@@ -62,7 +64,7 @@ pub(super) async fn callers(args: &BenchArgs, target: &Target, count: u32) -> Ou
     let mut callers = Vec::new();
     while let Some(made) = making.join_next().await {
         let made = made.map_err(|error| Failure::bug(error.to_string()))?;
-        callers.push(made.map_err(|error| connect::failure(&error))?);
+        callers.push(made.map_err(|failed| failed.failure())?);
     }
     Ok(callers)
 }
@@ -72,7 +74,7 @@ async fn caller(
     endpoints: Vec<String>,
     index: u32,
     value_bytes: u32,
-) -> Result<Caller, Error> {
+) -> Result<Caller, Failed> {
     let client = Client::connect(ClientConfig {
         namespace: NAMESPACE.to_owned(),
         call_timeout: CALL_MAX,
@@ -84,8 +86,7 @@ async fn caller(
             let state = client.state();
             let object = state.get_object_id(&name, "bench").await?;
             let reads_per_write = if workload == Workload::Mixed { READS_PER_WRITE } else { 0 };
-            let bytes = usize::try_from(value_bytes).unwrap_or(usize::MAX);
-            let value = Value { bytes, seed: seed() };
+            let value = Value::of(value_bytes);
             // So that there is something to read, and a session to write with.
             state.set(object, &key(0), value.number(u64::MAX)).await?;
             Kind::State { state, object, value, reads_per_write }
@@ -104,8 +105,7 @@ async fn caller(
             Kind::Claim { holder, source, token: None }
         }
         Workload::Stm => {
-            let bytes = usize::try_from(value_bytes).unwrap_or(usize::MAX);
-            let value = Value { bytes, seed: seed() };
+            let value = Value::of(value_bytes);
             // A commit counts as failed when a call does, and not before.
             let store = client.stm().with_budget(CALL_MAX);
             let mut variables = Vec::new();
@@ -114,6 +114,15 @@ async fn caller(
                 variables.push(store.usevar(&name).await?);
             }
             Kind::Stm { variables, value }
+        }
+        Workload::Object => {
+            let store = ClusterStore::of_client(&client);
+            let value = Value::of(value_bytes);
+            let mut ids = Vec::new();
+            for number in 0..KEYS {
+                ids.push(store.save(&Object::new("bench", value.number(number))).await?);
+            }
+            Kind::Object { store, ids, value }
         }
     };
     Ok(Caller { client, kind, calls: 0 })
@@ -155,6 +164,11 @@ impl Caller {
                 variables[nth].set_content(Content::new(Codec::Json, value.number(number)));
                 variables[nth].commit().await?;
             }
+            Kind::Object { store, ids, value } => {
+                let nth = usize::try_from(number % KEYS).unwrap_or(0);
+                let object = Object::new("bench", value.number(number)).with_id(ids[nth]);
+                store.save(&object).await?;
+            }
         }
         Ok(())
     }
@@ -165,6 +179,8 @@ impl Caller {
 pub(super) enum Failed {
     /// The call failed.
     Call(Error),
+    /// A store failed.
+    Store(Box<persistence::Error>),
     /// It was answered, and not as it had to be.
     Wrong(&'static str),
 }
@@ -186,11 +202,21 @@ impl From<CommitError> for Failed {
     }
 }
 
+impl From<persistence::Error> for Failed {
+    fn from(error: persistence::Error) -> Failed {
+        Failed::Store(Box::new(error))
+    }
+}
+
 impl Failed {
     /// As people see it.
     pub(super) fn failure(&self) -> Failure {
         match self {
             Self::Call(error) => connect::failure(error),
+            Self::Store(error) => match error.of_call() {
+                Some(error) => connect::failure(error),
+                None => Failure::bug(error.to_string()),
+            },
             Self::Wrong(what) => Failure::new(Code::Bug, *what).help("please report this"),
         }
     }
@@ -214,7 +240,12 @@ pub(super) async fn clean_up(callers: Vec<Caller>, is_scratch: bool) {
                         let _left = variable.commit().await;
                     }
                 }
-                Kind::State { .. } | Kind::Stm { .. } => {}
+                Kind::Object { store, ids, .. } if !is_scratch => {
+                    for id in ids {
+                        let _left = store.remove(id).await;
+                    }
+                }
+                Kind::State { .. } | Kind::Stm { .. } | Kind::Object { .. } => {}
                 Kind::Claim { holder, .. } => {
                     let _lapses = holder.close().await;
                 }
@@ -235,6 +266,10 @@ fn seed() -> u64 {
 }
 
 impl Value {
+    fn of(bytes: u32) -> Value {
+        Value { bytes: usize::try_from(bytes).unwrap_or(usize::MAX), seed: seed() }
+    }
+
     /// A JSON string of exactly the size, another one for each number and run.
     fn number(&self, number: u64) -> Vec<u8> {
         let distinct = format!("\"{:016x}{number:016x}", self.seed);

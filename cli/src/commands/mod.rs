@@ -7,6 +7,7 @@ mod group;
 pub(crate) mod help;
 pub(crate) mod master;
 pub(crate) mod members;
+pub(crate) mod object;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod stm;

@@ -71,16 +71,16 @@ impl Encoded {
             let reason = "its class or the name of a metadata entry is empty".to_owned();
             return Err(Error::Unstorable { class_name: class_name.clone(), reason });
         }
-        let whose = |what: &str| format!("{what} an object of class {class_name:?} has");
+        let whose = |what: &str| format!("the {what} of an object of class {class_name:?} are");
         at_most(
-            "the bytes of the longest name that an object has are".to_owned(),
+            "the bytes of the longest name of an object are".to_owned(),
             longest,
             NAME_BYTES_MAX,
         )?;
-        at_most(whose("metadata entries:"), entries, METADATA_MAX)?;
-        at_most(whose("bytes of metadata:"), metadata_bytes, METADATA_BYTES_MAX)?;
+        at_most(whose("metadata entries"), entries, METADATA_MAX)?;
+        at_most(whose("metadata bytes"), metadata_bytes, METADATA_BYTES_MAX)?;
         let references = self.children.saturating_mul(REFERENCE_BYTES);
-        at_most(whose("bytes of body:"), body.len().saturating_add(references), BODY_BYTES_MAX)
+        at_most(whose("body bytes"), body.len().saturating_add(references), BODY_BYTES_MAX)
     }
 
     /// The object, with the ids of its children, of which there are as many as it was encoded for.

@@ -1,0 +1,124 @@
+//! `holdfast object`: files go in and come back byte for byte, and every no has its exit code.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, ensure};
+use holdfast_cluster_tests::{Cluster, Options, holdfast};
+use serde_json::Value;
+
+/// Runs `holdfast object` against a node.
+fn object(endpoint: &str, args: &[&str]) -> anyhow::Result<Output> {
+    Command::new(holdfast()?)
+        .arg("object")
+        .args(args)
+        .args(["--endpoints", endpoint])
+        .stdin(Stdio::null())
+        .output()
+        .context("run holdfast")
+}
+
+fn ok(output: &Output) -> anyhow::Result<String> {
+    ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+fn refused(output: &Output, code: i32, says: &[&str]) -> anyhow::Result<()> {
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(code), "{output:?}");
+    ensure!(says.iter().all(|text| told.contains(text)), "{told} does not say {says:?}");
+    ensure!(output.stdout.is_empty(), "{output:?}");
+    Ok(())
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("temporary directories have plain names")
+}
+
+// P1 P2, UX.md
+#[tokio::test(flavor = "multi_thread")]
+async fn files_go_in_and_come_back() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, Options::default()).await?;
+    let (endpoint, dir) = (cluster.endpoint(0), cluster.dir());
+    tokio::task::spawn_blocking(move || round_trip(&endpoint, &dir)).await??;
+    cluster.finish().await
+}
+
+fn round_trip(endpoint: &str, dir: &Path) -> anyhow::Result<()> {
+    let (small, large) = (dir.join("small"), dir.join("large"));
+    std::fs::write(&small, b"\0bytes\xff\n")?;
+    std::fs::write(&large, vec![7; 3 << 20])?;
+    let about = ["--class", "job", "--meta", "state=NEW", "--meta", "size="];
+    let id = ok(&object(endpoint, &[&["save", path(&small)], &about[..]].concat())?)?;
+    ensure!(id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
+    let loaded = object(endpoint, &["load", &id])?;
+    ensure!(loaded.status.success() && loaded.stdout == b"\0bytes\xff\n", "{loaded:?}");
+    let second = ok(&object(endpoint, &["save", path(&large)])?)?;
+    ensure!(second > id, "{second} after {id}");
+    let loaded = object(endpoint, &["load", &second])?;
+    ensure!(loaded.status.success() && loaded.stdout == vec![7; 3 << 20]);
+
+    let json: Value = serde_json::from_str(&ok(&object(endpoint, &["load", &id, "-o", "json"])?)?)?;
+    let expected = serde_json::json!({
+        "schema": "holdfast.object/v1",
+        "id": id,
+        "class": "job",
+        "metadata": { "state": "NEW", "size": "" },
+        "children": [],
+        "body": { "base64": "AGJ5dGVz/wo=" },
+    });
+    ensure!(json == expected, "{json}");
+
+    let listed = ok(&object(endpoint, &["list", "-o", "json", "--meta", "state=NEW"])?)?;
+    let listed: Value = serde_json::from_str(&listed)?;
+    let expected = serde_json::json!({
+        "schema": "holdfast.stored/v1",
+        "objects": [{
+            "id": id, "class": "job", "bytes": 8, "metadata": { "state": "NEW", "size": "" },
+        }],
+    });
+    ensure!(listed == expected, "{listed}");
+    let text = ok(&object(endpoint, &["list"])?)?;
+    let words: Vec<Vec<&str>> =
+        text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let size = (3 << 20).to_string();
+    let expected = [
+        vec!["ID", "CLASS", "BYTES", "METADATA"],
+        vec![id.as_str(), "job", "8", "size=", "state=NEW"],
+        vec![second.as_str(), "file", size.as_str()],
+    ];
+    ensure!(words == expected, "{text}");
+
+    ok(&object(endpoint, &["replace", &id, path(&large)])?)?;
+    ensure!(object(endpoint, &["load", &id])?.stdout.len() == 3 << 20, "it is not replaced");
+    ok(&object(endpoint, &["remove", &id, &second])?)?;
+    ok(&object(endpoint, &["remove", &id])?)?;
+    refused(&object(endpoint, &["load", &id])?, 1, &["error[absent]", &id])
+}
+
+// P2 G9 G11, UX.md
+#[tokio::test(flavor = "multi_thread")]
+async fn every_no_has_its_exit_code() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, Options::default()).await?;
+    let (endpoint, dir) = (cluster.endpoint(0), cluster.dir());
+    let checked = tokio::task::spawn_blocking(move || {
+        let huge = dir.join("huge");
+        // A hole: nothing of it is on the disk.
+        std::fs::File::create(&huge)?.set_len((64 << 20) + 1)?;
+        let numbers = ["error[bad-request]", "67108865", "67108864"];
+        refused(&object(&endpoint, &["save", path(&huge)])?, 2, &numbers)?;
+        let never = ["replace", "9999999999999999", path(&huge)];
+        refused(&object(&endpoint, &never)?, 2, &numbers)?;
+        std::fs::write(&huge, b"small")?;
+        refused(&object(&endpoint, &never)?, 2, &["error[bad-request]", "never given out"])?;
+        let missing = ["save", "/nonexistent/file"];
+        refused(&object(&endpoint, &missing)?, 9, &["/nonexistent/file"])?;
+        refused(&object(&endpoint, &["load", "17"])?, 2, &["16 digits"])?;
+        let bare = ["save", path(&huge), "--meta", "word"];
+        refused(&object(&endpoint, &bare)?, 2, &["NAME=VALUE"])?;
+        let nobody = ["load", "1000000000000000", "--timeout", "300ms"];
+        refused(&object("127.0.0.1:1", &nobody)?, 3, &["error[unreachable]"])
+    });
+    checked.await??;
+    cluster.finish().await
+}
