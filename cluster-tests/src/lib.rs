@@ -6,7 +6,7 @@
 //! [`Chaos`] kills its leader again and again. [`Proxy`] stands between a client and a node and
 //! stalls, delays or cuts what passes; the [`Network`] stands between the nodes and cuts, stalls and
 //! delays by who sends to whom. [`StandIn`] is a master in a process of its own, which can be
-//! killed and frozen, [`CreatorProcess`] one that creates a value, and [`saver`] one that saves trees of
+//! killed and frozen, [`CreatorProcess`] one that creates a value, and [`mod@saver`] one that saves trees of
 //! objects. [`Faults`] does such things
 //! to nodes at random, from a seed, while a [`Recorder`] notes what clients are told. [`scale`] and
 //! [`bound`] say how much of each a test does, and [`report`] notes the figures that came out.

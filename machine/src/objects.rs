@@ -5,7 +5,7 @@
 //! Ids are given out in blocks, from one counter for all namespaces. An object has an id, a class, metadata and
 //! a body. A few small ones are saved in one step; more, or larger ones, are staged in an upload and become
 //! visible together when it is committed (`uploads.rs`). Which row of an object is seen is in `stored.rs`, and
-//! what becomes of bodies in [`chunks`](crate::chunks).
+//! what becomes of bodies in `chunks.rs`.
 //!
 //! # Invariants
 //!
@@ -449,7 +449,7 @@ pub fn get(state: &State, namespace: &str, id: u64) -> Result<Option<Found>, Fau
 }
 
 /// The objects of a namespace behind an id (0 for the first page) that pass a filter, in order of their ids.
-/// A page looks at [`PAGE_MAX`](crate::limits::PAGE_MAX) ids.
+/// A page looks at [`PAGE_MAX`] ids.
 pub fn list(state: &State, namespace: &str, after: u64, filter: &Filter) -> Result<Page, Fault> {
     let run = stored::visible_behind(state.view(), namespace, after, PAGE_MAX)?;
     let passing = run.objects.into_iter().filter(|(_, object)| filter.passes(object));

@@ -2,7 +2,7 @@
 //!
 //! `holdfast-saver URI NAME COUNT` saves so many trees, one after the other, says `saved ROUND ID` of each
 //! once that is acknowledged, and then `done`. What a tree holds follows from the name and the round
-//! ([`holdfast_cluster_tests::saver`]). It ends when its standard input is closed.
+//! ([`mod@holdfast_cluster_tests::saver`]). It ends when its standard input is closed.
 
 use std::io::{Read as _, Write as _};
 
