@@ -6,6 +6,7 @@ mod fake;
 mod leases;
 mod outcomes;
 mod persistence;
+mod pipeline;
 mod sessions;
 mod shelf;
 mod uploads;

@@ -29,13 +29,16 @@ pub struct Building {
     /// None once it is finished.
     generation: Option<Generation>,
     bodies: BTreeSet<Hash>,
+    /// How many bytes were written since the last sync.
+    unsynced: usize,
 }
 
 impl Building {
     pub(super) fn begin(dir: &DataDir, number: u64) -> io::Result<Building> {
         let path = dir.state_path(number);
         let generation = Generation::create(dir, number).map_err(StoreError::into_io)?;
-        Ok(Building { path, generation: Some(generation), bodies: BTreeSet::new() })
+        let (generation, bodies) = (Some(generation), BTreeSet::new());
+        Ok(Building { path, generation, bodies, unsynced: 0 })
     }
 
     /// Takes a body in, and gives its hash.  Blocks for the disk.
@@ -44,8 +47,19 @@ impl Building {
         if self.bodies.insert(hash) {
             check_row(&hash, bytes.len()).map_err(io::Error::other)?;
             bodies::put(&self.generation()?.db, &hash, bytes)?;
+            self.pace(bytes.len())?;
         }
         Ok(hash)
+    }
+
+    /// Notes what was written, and syncs it if it is time to.
+    fn pace(&mut self, bytes: usize) -> io::Result<()> {
+        self.unsynced += bytes;
+        if self.unsynced >= SYNC_EVERY_BYTES {
+            self.generation()?.db.sync()?;
+            self.unsynced = 0;
+        }
+        Ok(())
     }
 
     /// The hashes of the bodies that were taken in.
@@ -71,17 +85,12 @@ impl Building {
         applied_index: u64,
     ) -> io::Result<()> {
         let mut came_in = Tally::default();
-        let mut unsynced = 0;
         for row in rows.chain([Ok(header_row)]) {
             let (key, value) = row?;
             came_in.add(&key, &value);
             check_row(&key, value.len()).map_err(io::Error::other)?;
             self.generation()?.put(&key, Some(&value))?;
-            unsynced += key.len() + value.len();
-            if unsynced >= SYNC_EVERY_BYTES {
-                self.generation()?.db.sync()?;
-                unsynced = 0;
-            }
+            self.pace(key.len() + value.len())?;
         }
         let generation = self.generation()?;
         generation.put_applied(applied_index)?;
