@@ -1,0 +1,1 @@
+"""Tests of the Python package, by facade; ``support`` is what they share."""

@@ -1,0 +1,1 @@
+"""Tests of the Buildbot facade, with real masters."""

@@ -1,0 +1,1 @@
+"""Tests of the GC3Pie facade, with real sessions."""
