@@ -1,0 +1,1 @@
+"""Stores of objects, without GC3Pie."""
