@@ -2,7 +2,9 @@
 
 The model: each variable that somebody touches has a line. A transaction stands in the lines of all
 that it touches, from one moment on, so that no two wait for each other; and it goes when nobody in
-front of it is in its way: readers of one variable go together, a writer goes alone.
+front of it is in its way: readers of one variable go together, a writer goes alone. What a run
+touches is known when it has ended; but if somebody who writes the first variable that it reads
+stands there, it stands in line behind, as one who writes it, before it reads.
 
 This is for speed alone. Whether a transaction is applied is for the cluster to decide; so one that
 has waited for long goes on without its place.
@@ -62,9 +64,7 @@ class Queue:
 
     def take(self, footprint: Mapping[bytes, Touch]) -> Turn | None:
         """Waits for a turn; None if that takes too long. To be given back."""
-        if os.getpid() != self._pid:
-            # Threads that stood in lines, or held the lock, are not in this process.
-            self._begin()
+        self._forget_parent()
         turn = Turn(footprint)
         with self._lock:
             for key in footprint:
@@ -74,6 +74,15 @@ class Queue:
             return turn
         self.give_back(turn)
         return None
+
+    def join(self, key: bytes) -> Turn | None:
+        """If somebody writes this variable, or is about to, waits for a turn to write it, too."""
+        self._forget_parent()
+        with self._lock:
+            line = self._lines.get(key, [])
+            if not any(turn.touches()[key] is Touch.WRITES for turn in line):
+                return None
+        return self.take({key: Touch.WRITES})
 
     def give_back(self, turn: Turn) -> None:
         """Ends a turn, and lets those go that it was in the way of."""
@@ -90,6 +99,11 @@ class Queue:
             for other in behind.values():
                 if self._is_first(other):
                     other.may_go.set()
+
+    def _forget_parent(self) -> None:
+        """Threads that stood in lines, or held the lock, are not in a fork's child."""
+        if os.getpid() != self._pid:
+            self._begin()
 
     def _is_first(self, turn: Turn) -> bool:
         return all(self._may_pass(key, touch, turn) for key, touch in turn.touches().items())

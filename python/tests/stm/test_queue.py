@@ -50,6 +50,24 @@ def test_readers_share_a_place_and_writers_do_not() -> None:
     assert not places._lines, "lines that nobody stands in are forgotten"
 
 
+def test_whoever_finds_a_writer_stands_in_line() -> None:
+    places = Queue()
+    assert places.join(b"1") is None, "nobody is there"
+    reader = taken(places.take({b"1": READS}))
+    assert places.join(b"1") is None, "nobody writes"
+    places.give_back(reader)
+    writer = taken(places.take({b"1": WRITES}))
+    with ThreadPoolExecutor() as threads:
+        joining = threads.submit(places.join, b"1")
+        wait_until_in_line(places, b"1", 2)
+        assert not joining.done()
+        places.give_back(writer)
+        turn = taken(joining.result(10))
+    assert turn.covers({b"1": WRITES})
+    places.give_back(turn)
+    assert not places._lines
+
+
 def test_whoever_waits_for_long_goes_on_without() -> None:
     places = Queue()
     first = taken(places.take({b"1": WRITES}))
