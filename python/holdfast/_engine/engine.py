@@ -7,22 +7,32 @@ every call, renewal and timer of the process: they must be short, and never wait
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Generic, TypeVar
+import os
+from typing import TYPE_CHECKING
 
-from google.protobuf.message import Message
+from holdfast._engine import calls, task
+from holdfast._engine.calls import Req, Res
+from holdfast._engine.deadline import Deadline
+from holdfast._engine.pending import Pending
+from holdfast._engine.runtime import Runtime
+from holdfast._engine.stream import Exchange, Stream
+from holdfast._wire.cluster_pb2 import CloseSessionRequest
+from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from holdfast._engine.calls import Call, ExchangeCall, StreamCall
 
-Req = TypeVar("Req", bound=Message)
-Res = TypeVar("Res", bound=Message)
+__all__ = ["Engine", "Exchange", "Pending", "Stream"]
 
 
 class Engine:
     """What all facades of one client share: connections, session, deadline.
+
+    Any thread may use it, and so may a child process that was forked: it gets connections and a
+    session of its own.
 
     Args:
         endpoints: nodes to begin with, as ``host:port``; others are learned from their answers.
@@ -35,6 +45,9 @@ class Engine:
         self.endpoints = tuple(endpoints)
         self.deadline = deadline
         self.session_idle = session_idle
+        # By process id, so that a fork needs no lock. A parent's runtime is kept in its child, and
+        # never touched: its end would take locks that threads may have held which are not here.
+        self._runtimes: dict[int, Runtime] = {}
 
     def read(
         self, call: Call[Req, Res], request: Req, *, deadline: float | None = None
@@ -45,7 +58,7 @@ class Engine:
             Unavailable: no node answered in time.
             Refused: the cluster refused it.
         """
-        raise NotImplementedError
+        return task.start(self.runtime.read(call, request, self.until(deadline)))
 
     def write(
         self, call: Call[Req, Res], request: Req, *, deadline: float | None = None
@@ -60,7 +73,7 @@ class Engine:
             OutcomeUnknown: it was sent, and got no answer by the deadline.
             Refused: the cluster refused it; ``SessionExpired`` if its session was gone.
         """
-        raise NotImplementedError
+        return task.start(self.runtime.write(call, request, self.until(deadline)))
 
     def begin(
         self, call: Call[Req, Res], request: Req, *, deadline: float | None = None
@@ -70,7 +83,7 @@ class Engine:
         Raises:
             NotApplied: there is no session by the deadline, or too many writes are undecided.
         """
-        raise NotImplementedError
+        return task.start(self.runtime.begin(call, request, self.until(deadline)))
 
     def stream(
         self, call: StreamCall[Req, Res], request: Req, *, deadline: float | None = None
@@ -84,94 +97,74 @@ class Engine:
             Unavailable: no node answered in time.
             Refused: the cluster refused it.
         """
-        raise NotImplementedError
+        return task.start(self.runtime.stream(call, request, self.until(deadline)))
 
     def exchange(
-        self, call: ExchangeCall[Req, Res], *, avoid: str | None = None
+        self,
+        call: ExchangeCall[Req, Res],
+        *,
+        avoid: str | None = None,
+        deadline: float | None = None,
     ) -> Future[Exchange[Req, Res]]:
         """Opens a stream of requests and responses at a node, one at ``avoid`` only if need be.
 
         Raises:
-            Unavailable: there is no connection to any node within the engine's deadline.
+            Unavailable: there is no connection to any node.
         """
-        raise NotImplementedError
+        return task.start(self.runtime.exchange(call, self.until(deadline), avoid))
 
+    def ask(
+        self, address: str, call: Call[Req, Res], request: Req, *, deadline: float | None = None
+    ) -> Future[Res]:
+        """Asks the node at this address, once and nobody else.
 
-class Pending(Generic[Req, Res]):
-    """A write that has a number and, until it is decided, can be sent again under it.
+        Raises:
+            Unavailable: it did not answer.
+            Refused: it refused.
+        """
+        return task.start(self.runtime.ask(address, call, request, self.until(deadline)))
 
-    Its number is kept until the write is decided or :meth:`give_up` is called, so the cluster
-    keeps its outcome for as long. Sent again, whatever became of the first copies, it is carried
-    out once.
-    """
+    def close(self) -> Future[None]:
+        """Ends the session, so that the cluster need not keep it until it lapses; then connections.
+
+        Calls that are under way end. A call after it begins anew.
+        """
+        return task.start(self._close())
+
+    def known_endpoints(self) -> list[str]:
+        """Addresses of the nodes that are known: the configured ones, then those it learned."""
+        return self.runtime.pool.addresses()
+
+    def with_own_session(self) -> Engine:
+        """An engine of the same cluster with a session that it shares with nobody."""
+        return Engine(
+            self.known_endpoints(), deadline=self.deadline, session_idle=self.session_idle
+        )
+
+    def until(self, deadline: float | None) -> Deadline:
+        """When a call must be over that begins now and has so many seconds."""
+        return Deadline(self.deadline if deadline is None else deadline)
 
     @property
-    def is_decided(self) -> bool:
-        """Whether it was answered, was definitely not applied, or was given up."""
-        raise NotImplementedError
+    def runtime(self) -> Runtime:
+        """What it has in this process."""
+        pid = os.getpid()
+        runtime = self._runtimes.get(pid)
+        if runtime is None:
+            runtime = self._runtimes.setdefault(pid, Runtime(self.endpoints, self.session_idle))
+        return runtime
 
-    def send(self, *, deadline: float | None = None, budget: float | None = None) -> Future[Res]:
-        """Sends it until it is answered or the deadline passes; again and again until decided.
-
-        Args:
-            deadline: how long this attempt may take, in seconds.
-            budget: after so many seconds, if nothing was handed to a connection by then, give up
-                with ``NotApplied`` instead of going on until the deadline.
-
-        Raises:
-            OutcomeUnknown: it may have been applied, or may still be; send it again. If
-                :attr:`is_decided` is then true its session is gone, and nobody will ever tell.
-            NotApplied: it was definitely not applied, and is decided.
-            Refused: the cluster refused it, and it is decided.
-        """
-        raise NotImplementedError
-
-    def give_up(self) -> None:
-        """Gives its number back; an unknown outcome stays unknown."""
-        raise NotImplementedError
-
-
-class Stream(Generic[Res]):
-    """Responses as they come. Iterating blocks; :meth:`receive` does not."""
-
-    first: Res
-    """The first response, which the iteration begins with."""
-    endpoint: str
-    """The node that answers, as ``host:port``."""
-
-    def receive(self) -> Future[Res | None]:
-        """The next response; None behind the last one. One at a time.
-
-        Raises:
-            Unavailable: the stream broke.
-            Refused: the node ended it.
-        """
-        raise NotImplementedError
-
-    def __iter__(self) -> Iterator[Res]:
-        raise NotImplementedError
-
-    def __next__(self) -> Res:
-        raise NotImplementedError
-
-    def cancel(self) -> None:
-        """Ends it. Whoever waits gets ``CancelledError``."""
-        raise NotImplementedError
-
-
-class Exchange(Stream[Res], Generic[Req, Res]):
-    """A stream of requests and responses."""
-
-    def send(self, request: Req) -> Future[None]:
-        """Hands a request over; done when the connection has taken it.
-
-        So whoever waits for that never queues more than the node takes.
-
-        Raises:
-            Unavailable: the stream has ended.
-        """
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        """There are no more requests."""
-        raise NotImplementedError
+    async def _close(self) -> None:
+        runtime = self._runtimes.get(os.getpid())
+        if runtime is None:
+            return
+        session = runtime.sessions.take()
+        try:
+            if session is not None:
+                request = CloseSessionRequest(session_id=session.id)
+                await runtime.read(calls.CLOSE_SESSION, request, self.until(None))
+        except HoldfastError as error:
+            if not error.is_session_gone:
+                raise
+        finally:
+            runtime.pool.close()

@@ -1,0 +1,207 @@
+"""Coroutines that belong to no event loop, and futures that every flavour can wait for.
+
+What is written once as ``async def`` runs here: a coroutine awaits futures (``await wait(f)``), and
+goes on, on whichever thread completes them, usually the loop's. :func:`start` gives its result as a
+``concurrent.futures.Future``: a thread waits for that with ``result()``, asyncio with
+``wrap_future``, Twisted by a callback.
+
+Cancelling a task's future cancels what its coroutine awaits at that moment, so that it unwinds with
+``CancelledError`` and can clean up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from holdfast._engine import loop
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+
+    from holdfast._engine.loop import Timer
+
+T = TypeVar("T")
+
+
+class wait(Generic[T]):  # noqa: N801 - reads as a verb
+    """What a coroutine awaits to have a future's result."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Future[T]) -> None:
+        self._future = future
+
+    def __await__(self) -> Generator[Future[Any], None, T]:
+        if not self._future.done():
+            yield self._future
+        return self._future.result()
+
+
+def start(coroutine: Coroutine[Future[Any], None, T]) -> Future[T]:
+    """Runs a coroutine, here until it first has to wait; its result as a future."""
+    task = _Task(coroutine)
+    task.step()
+    if not task.future.done():
+        task.future.add_done_callback(task.note_done)
+    return task.future
+
+
+def settle(future: Future[T], result: T) -> None:
+    """Sets a future's result, unless it is done or cancelled."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_result(result)
+
+
+def fail(future: Future[T], error: BaseException) -> None:
+    """Sets a future's exception, unless it is done or cancelled."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_exception(error)
+
+
+def done(result: T) -> Future[T]:
+    """A future that has its result."""
+    future: Future[T] = Future()
+    future.set_result(result)
+    return future
+
+
+async def sleep(seconds: float) -> None:
+    """Waits for so many seconds, by CLOCK_MONOTONIC."""
+    future: Future[None] = Future()
+    timer = loop.here().call_later(seconds, lambda: settle(future, None))
+    try:
+        await wait(future)
+    finally:
+        timer.cancel()
+
+
+def follow(future: Future[T]) -> Future[T]:
+    """A future of one's own with another one's result; cancelling it leaves the other one alone."""
+    own: Future[T] = Future()
+
+    def pass_on(done: Future[T]) -> None:
+        if done.cancelled():
+            own.cancel()
+            return
+        error = done.exception()
+        if error is not None:
+            fail(own, error)
+        else:
+            settle(own, done.result())
+
+    future.add_done_callback(pass_on)
+    return own
+
+
+async def first(*futures: Future[Any], seconds: float | None = None) -> None:
+    """Waits until one of the futures is done, or for so many seconds; cancels none of them."""
+    if any(future.done() for future in futures):
+        return
+    told: Future[None] = Future()
+    timer: Timer | None = None
+    if seconds is not None:
+        timer = loop.here().call_later(seconds, lambda: settle(told, None))
+    for future in futures:
+        future.add_done_callback(lambda _: settle(told, None))
+    try:
+        await wait(told)
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+async def within(seconds: float, future: Future[T]) -> T:
+    """A future's result; cancels it after so many seconds.
+
+    Raises:
+        TimeoutError: it was not done by then.
+    """
+    await first_or_cancel(seconds, future)
+    if not future.done() or future.cancelled():
+        raise TimeoutError
+    return future.result()
+
+
+async def first_or_cancel(seconds: float, future: Future[Any]) -> None:
+    """Waits for a future, and cancels it after so many seconds, or if this is cancelled."""
+    try:
+        await first(future, seconds=seconds)
+    finally:
+        if not future.done():
+            future.cancel()
+
+
+class Mailbox(Generic[T]):
+    """Things that arrive, from any thread, for one coroutine."""
+
+    def __init__(self) -> None:
+        self._items: deque[T] = deque()
+        self._told: Future[None] | None = None
+
+    def put(self, item: T) -> None:
+        """Adds a thing; whoever waits for it goes on, here."""
+        self._items.append(item)
+        told = self._told
+        if told is not None:
+            settle(told, None)
+
+    async def get(self, seconds: float) -> T | None:
+        """The next thing; None if there is none within so many seconds."""
+        if not self._items:
+            told: Future[None] = Future()
+            self._told = told
+            # Something may have come between the look and the promise to be told.
+            if not self._items:
+                timer = loop.here().call_later(seconds, lambda: settle(told, None))
+                try:
+                    await wait(told)
+                finally:
+                    timer.cancel()
+            self._told = None
+        return self._items.popleft() if self._items else None
+
+
+class _Task(Generic[T]):
+    """A coroutine on its way.
+
+    Only one thread steps it at a time: whoever completes what it awaits, which is told once.
+    """
+
+    __slots__ = ("_awaited", "_coroutine", "_is_cancelled", "future")
+
+    def __init__(self, coroutine: Coroutine[Future[Any], None, T]) -> None:
+        self._coroutine = coroutine
+        self._awaited: Future[Any] | None = None
+        self._is_cancelled = False
+        self.future: Future[T] = Future()
+
+    def step(self, _: Future[Any] | None = None) -> None:
+        while True:
+            try:
+                awaited = self._coroutine.send(None)
+            except StopIteration as end:
+                settle(self.future, end.value)
+                return
+            except CancelledError:
+                self.future.cancel()
+                return
+            except BaseException as error:
+                fail(self.future, error)
+                return
+            # In this order, as `note_done` does it in the other: one of the two sees the other.
+            self._awaited = awaited
+            if self._is_cancelled:
+                awaited.cancel()
+            if not awaited.done():
+                awaited.add_done_callback(self.step)
+                return
+
+    def note_done(self, future: Future[T]) -> None:
+        if future.cancelled():
+            self._is_cancelled = True
+            awaited = self._awaited
+            if awaited is not None:
+                awaited.cancel()
