@@ -143,15 +143,26 @@ pub(crate) enum StateVerb {
         #[arg(long, value_name = "N")]
         from_revision: Option<u64>,
     },
-    /// Write all rows of the namespace with their ids, as JSON lines
+    /// Write all rows of the namespace with their ids, as JSON lines or into a Buildbot database
     Export {
         /// Where to; without it, stdout
+        #[arg(conflicts_with = "to_buildbot_sql")]
         file: Option<PathBuf>,
+        /// Write into this database instead, named as db_url in a master.cfg
+        #[arg(long, value_name = "URL")]
+        to_buildbot_sql: Option<String>,
+        /// Let the values of the cluster win over those that are in the database
+        #[arg(long, requires = "to_buildbot_sql")]
+        overwrite: bool,
     },
     /// Take in what export wrote, under the same ids; what is there already is passed over
     Import {
         /// What export wrote; - reads it from stdin
-        file: PathBuf,
+        #[arg(required_unless_present = "from_buildbot_sql", conflicts_with = "from_buildbot_sql")]
+        file: Option<PathBuf>,
+        /// Take in a Buildbot database instead, named as db_url in a master.cfg
+        #[arg(long, value_name = "URL")]
+        from_buildbot_sql: Option<String>,
     },
     /// List the objects, or the keys and values of one
     List {

@@ -1,5 +1,6 @@
 //! One file for each noun and verb of the command line that talks to a cluster.
 
+mod buildbot_sql;
 pub(crate) mod changesource;
 pub(crate) mod config;
 mod exclusive;

@@ -1,6 +1,7 @@
 //! `holdfast state`: values of objects, byte for byte.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use holdfast_client::{Created, Fence, State, Written};
 use serde::de::IgnoredAny;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::args::{ExclusiveArgs, StateArgs, StateVerb};
 use crate::codes::{Code, Exit};
-use crate::commands::{changesource, exclusive, transfer, watch};
+use crate::commands::{buildbot_sql, changesource, exclusive, transfer, watch};
 use crate::connect::Connection;
 use crate::errors::{Failure, Outcome};
 use crate::names::{FenceRef, ObjectName};
@@ -52,8 +53,20 @@ async fn carry_out(connection: &Connection, verb: &StateVerb, output: Output) ->
             let prefix = format!("state/{object}/{key}");
             watch::watch(connection, &prefix, *from_revision, output).await
         }
-        StateVerb::Export { file } => transfer::export(connection, file.as_deref(), output).await,
-        StateVerb::Import { file } => transfer::import(connection, file, output).await,
+        StateVerb::Export { to_buildbot_sql: Some(url), overwrite, .. } => {
+            buildbot_sql::export(connection, url, *overwrite, output).await
+        }
+        StateVerb::Export { file, to_buildbot_sql: None, .. } => {
+            transfer::export(connection, file.as_deref(), output).await
+        }
+        StateVerb::Import { from_buildbot_sql: Some(url), .. } => {
+            buildbot_sql::import(connection, url, output).await
+        }
+        StateVerb::Import { file, from_buildbot_sql: None } => {
+            // Without a file there is a database: the command line has been checked.
+            let file = file.as_deref().unwrap_or(Path::new("-"));
+            transfer::import(connection, file, output).await
+        }
         StateVerb::List { object: Some(object) } => list(connection, object, output).await,
         StateVerb::List { object: None } => list_objects(connection, output).await,
     }

@@ -54,7 +54,8 @@ async fn export_to(connection: &Connection, path: &Path) -> Outcome<(Counts, u64
     Ok((counts, revision))
 }
 
-async fn write<W: Write>(connection: &Connection, out: W) -> Outcome<(W, Counts, u64)> {
+/// Writes all rows, and the revision that they are true at.
+pub(super) async fn write<W: Write>(connection: &Connection, out: W) -> Outcome<(W, Counts, u64)> {
     let failed = |error: io::Error| {
         Failure::new(Code::LocalFiles, "cannot write the export").cause(error.to_string())
     };
@@ -79,24 +80,14 @@ async fn write<W: Write>(connection: &Connection, out: W) -> Outcome<(W, Counts,
 
 /// Takes in all rows of a file, or of stdin.
 pub(crate) async fn import(connection: &Connection, from: &Path, output: Output) -> Outcome<Exit> {
-    let (mut file, name) = open(from)?;
-    let bad = |bad: Bad| damaged(&name, &bad);
-    let mut check = Reader::begin(BufReader::new(&file)).map_err(bad)?;
-    while check.next().map_err(bad)?.is_some() {}
-    let (head, counts) = (check.head().clone(), *check.counts());
-
-    file.rewind().map_err(|error| Failure::file("read", from, &error))?;
-    let mut rows = Reader::begin(BufReader::new(&file)).map_err(bad)?;
-    let mut parts = Parts::new(connection, &name);
-    while let Some((line, row)) = rows.next().map_err(bad)? {
-        parts.add(line, row).await?;
-    }
-    let written = parts.end().await?;
-    let there = counts.total() - written;
+    let (file, name) = open(from)?;
+    let Imported { head, counts, written } = take_in(connection, file, &name).await?;
     let text = format!(
-        "imported  {written} rows, {there} were there already ({counts})\nfrom namespace {} of \
-         cluster {} at revision {}",
-        head.namespace, head.cluster_id, head.revision.0
+        "{}\nfrom namespace {} of cluster {} at revision {}",
+        imported_text(&counts, written),
+        head.namespace,
+        head.cluster_id,
+        head.revision.0
     );
     output.answer(&text, || {
         json!({
@@ -107,6 +98,41 @@ pub(crate) async fn import(connection: &Connection, from: &Path, output: Output)
         })
     });
     Ok(Exit::Done)
+}
+
+/// What an import was, and did.
+pub(super) struct Imported {
+    pub(super) head: Head,
+    pub(super) counts: Counts,
+    /// How many rows were not there before.
+    pub(super) written: u64,
+}
+
+/// Takes in all rows of a file, called `name` for people.
+pub(super) async fn take_in(
+    connection: &Connection,
+    mut file: File,
+    name: &str,
+) -> Outcome<Imported> {
+    let bad = |bad: Bad| damaged(name, &bad);
+    let mut check = Reader::begin(BufReader::new(&file)).map_err(bad)?;
+    while check.next().map_err(bad)?.is_some() {}
+    let (head, counts) = (check.head().clone(), *check.counts());
+
+    file.rewind().map_err(|error| Failure::file("read", Path::new(name), &error))?;
+    let mut rows = Reader::begin(BufReader::new(&file)).map_err(bad)?;
+    let mut parts = Parts::new(connection, name);
+    while let Some((line, row)) = rows.next().map_err(bad)? {
+        parts.add(line, row).await?;
+    }
+    let written = parts.end().await?;
+    Ok(Imported { head, counts, written })
+}
+
+/// What an import did, for people.
+pub(super) fn imported_text(counts: &Counts, written: u64) -> String {
+    let there = counts.total() - written;
+    format!("imported  {written} rows, {there} were there already ({counts})")
 }
 
 /// The file, and its name for people; what comes from stdin is put aside to be read twice.

@@ -1,0 +1,3 @@
+"""Buildbot masters on a cluster."""
+
+from __future__ import annotations
