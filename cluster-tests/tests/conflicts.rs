@@ -422,8 +422,8 @@ async fn transactions_of_one_program_stand_in_line() -> anyhow::Result<()> {
     let runs: u64 = futures::future::try_join_all(counting).await?.into_iter().sum();
     let transactions = tasks * rounds;
     ensure!(value(&client.stm(), "n").await? == Some(i64::try_from(transactions)?), "lost updates");
-    // At most one run in vain for each: the one that found others before it.
-    ensure!(runs <= 2 * transactions + tasks, "{runs} runs of {transactions} transactions");
+    // In vain runs who finds nobody in the line, but others who do not either.
+    ensure!(runs <= transactions * 3 / 2, "{runs} runs of {transactions} transactions");
     report(
         "transactions of one program on one variable",
         format!("{transactions} by {tasks} tasks, {runs} runs"),

@@ -2,7 +2,8 @@
 //!
 //! The model: a variable has a place in which several that only read it may stand, or one that writes it. A
 //! transaction takes the places of all that it touched, in order of their keys, so that no two wait for each
-//! other; and first come, first served.
+//! other; and first come, first served. What a run touches is known when it has ended; but if somebody stands
+//! in the place of the first variable that it reads, it stands in line there before it reads.
 //!
 //! This is for speed alone. Whether a transaction is applied is for the cluster to decide; so one that has
 //! waited for long goes on without its places.
@@ -83,6 +84,16 @@ impl Queue {
         tokio::time::timeout(WAIT_MAX, taking).await.ok()
     }
 
+    /// If somebody writes this variable, or is about to, stands in line and takes its place to write it, too.
+    pub(super) async fn join(self: &Arc<Queue>, namespace: &Arc<str>, key: &Key) -> Option<Turn> {
+        let place = self.lock().get(&(namespace.clone(), key.clone())).cloned();
+        if place.is_none_or(|place| place.try_read().is_ok()) {
+            return None;
+        }
+        let alone = Footprint::from([(key.clone(), Touch::Writes)]);
+        self.take(namespace, &alone).await
+    }
+
     /// A place, if nobody stands in the way.
     fn take_now(&self, name: &Name, touch: Touch) -> Result<Held, Arc<RwLock<()>>> {
         let place = self.lock().entry(name.clone()).or_default().clone();
@@ -156,6 +167,24 @@ mod tests {
         assert!(!other.expect("free").has_waited);
         drop(writer);
         assert!(queue.lock().is_empty(), "places that nobody needs are forgotten");
+    }
+
+    #[tokio::test]
+    async fn whoever_finds_a_writer_stands_in_line() {
+        let queue = Arc::new(Queue::default());
+        let (namespace, key) = (Arc::from("default"), Key::new(1).expect("a key"));
+        assert!(queue.join(&namespace, &key).await.is_none(), "nobody is there");
+        let reader = take(&queue, &[(1, Touch::Reads)]).await;
+        assert!(queue.join(&namespace, &key).await.is_none(), "nobody writes");
+        drop(reader);
+        let writer = take(&queue, &[(1, Touch::Writes)]).await;
+        let mut joining = Box::pin(queue.join(&namespace, &key));
+        assert!(futures::poll!(&mut joining).is_pending());
+        drop(writer);
+        let turn = joining.await.expect("its turn");
+        assert!(turn.covers(&footprint(&[(1, Touch::Writes)])));
+        drop(turn);
+        assert!(queue.lock().is_empty());
     }
 
     #[tokio::test]

@@ -146,7 +146,8 @@ impl Runner<'_> {
             }
         }
         // Whoever has kept a clone of the run writes into nothing from here on.
-        let run = std::mem::take(&mut *transaction.run());
+        let mut run = std::mem::take(&mut *transaction.run());
+        self.turn = run.turn.take().or(self.turn.take());
         self.footprint = run.footprint();
         match &run.interrupt {
             None => {}

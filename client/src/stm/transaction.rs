@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::commit::{self, Plan};
 use super::copies::Writes;
 use super::key::Key;
-use super::queue::{Footprint, Touch};
+use super::queue::{Footprint, Touch, Turn};
 use super::value::{CodecError, Content, Variable};
 use crate::client::Client;
 use crate::error::Error;
@@ -75,6 +75,10 @@ pub(super) struct Run {
     /// Read beforehand, because the last run read it; no read of this run before it is asked for.
     beforehand: BTreeMap<Key, Variable>,
     writes: BTreeMap<Key, Option<Content>>,
+    /// Whether it is the first run of its transaction, which holds no places, and has not read anything.
+    has_done_nothing: bool,
+    /// The place of what it read first, if it stood in line for that.
+    pub(super) turn: Option<Turn>,
     pub(super) interrupt: Option<Interrupt>,
 }
 
@@ -85,7 +89,7 @@ impl Transaction {
         isolation: Isolation,
         beforehand: &Footprint,
     ) -> Result<Transaction, Error> {
-        let mut run = Run::default();
+        let mut run = Run { has_done_nothing: beforehand.is_empty(), ..Run::default() };
         let keys: Vec<Key> = beforehand.keys().cloned().collect();
         if !keys.is_empty() && isolation != Isolation::ReadCommitted {
             match commit::read(&client, &keys, false).await {
@@ -117,6 +121,7 @@ impl Transaction {
                 return Ok(read.content.clone());
             }
         }
+        self.stand_in_line(key).await;
         self.fetch(std::slice::from_ref(key)).await?;
         Ok(self.run().reads.get(key).and_then(|read| read.content.clone()))
     }
@@ -155,6 +160,15 @@ impl Transaction {
     pub fn retry(&self) -> Interrupt {
         self.run().interrupt = Some(Interrupt::Blocked);
         Interrupt::Blocked
+    }
+
+    /// Before the first run reads anything: later, waiting would only make older what was read.
+    async fn stand_in_line(&self, key: &Key) {
+        let is_first = std::mem::take(&mut self.run().has_done_nothing);
+        if is_first && self.keeps_reads() {
+            let turn = self.client.queue().join(self.client.shared_namespace(), key).await;
+            self.run().turn = turn;
+        }
     }
 
     /// Whether a variable that was read once is not read again.
