@@ -96,7 +96,7 @@ async fn what_is_documented_is_shown_and_nothing_else() -> anyhow::Result<()> {
     cluster.finish().await
 }
 
-/// Does a little of everything on the leader; the queue's place and the watch stay.
+/// Does a little of everything on the leader; the queue's place, the upload and the watch stay.
 async fn do_something(raw: &mut Raw) -> anyhow::Result<()> {
     let object = raw.object("demo", "Test").await?;
     for number in 0..10 {
@@ -125,6 +125,8 @@ async fn do_something(raw: &mut Raw) -> anyhow::Result<()> {
         ..Default::default()
     };
     raw.sources.await_claim(request).await?;
+    let request = v1::OpenUploadRequest { context: raw.context(), ..Default::default() };
+    raw.objects.open_upload(request).await?;
     Ok(())
 }
 
@@ -146,10 +148,10 @@ async fn values_are_those_of_what_happened() -> anyhow::Result<()> {
         let name = format!("holdfast_{name}");
         Ok(after.known(&name)? - before.known(&name)?)
     };
-    // An object, ten values, a master twice, a source, a claim and a place in its queue.
-    ensure!(rose(r#"writes_total{outcome="applied"}"#)? == 16.0, "{}", after.text);
+    // An object, ten values, a master twice, a source, a claim, a place in its queue and an upload.
+    ensure!(rose(r#"writes_total{outcome="applied"}"#)? == 17.0, "{}", after.text);
     ensure!(rose(r#"writes_total{outcome="refused"}"#)? == 1.0, "{}", after.text);
-    ensure!(rose("write_duration_seconds_count")? == 17.0, "{}", after.text);
+    ensure!(rose("write_duration_seconds_count")? == 18.0, "{}", after.text);
     ensure!(rose(r#"reads_total{outcome="linearizable"}"#)? >= 1.0, "{}", after.text);
     ensure!(rose("requests_proposed_total")? >= 16.0, "{}", after.text);
     let entries = rose("entries_proposed_total")?;
@@ -174,6 +176,7 @@ async fn values_are_those_of_what_happened() -> anyhow::Result<()> {
         ("changesources", 1.0),
         ("claims", 1.0),
         ("queue_places", 1.0),
+        ("uploads", 1.0),
         ("watches", 1.0),
         (r#"waiting_calls{queue="held"}"#, 0.0),
         (r#"waiting_calls{queue="proposed"}"#, 0.0),

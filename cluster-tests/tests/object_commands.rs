@@ -122,3 +122,51 @@ async fn every_no_has_its_exit_code() -> anyhow::Result<()> {
     checked.await??;
     cluster.finish().await
 }
+
+// UX.md rule 1: on a terminal a bar after half a second, elsewhere a line after two; stdout is the answer's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_long_shows_that_it_goes_on() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, Options::default()).await?;
+    let (quick, long) = (cluster.dir().join("quick"), cluster.dir().join("long"));
+    std::fs::write(&quick, "soon there")?;
+    let mut bytes = vec![0; 64 << 20];
+    // No two chunks alike, so that all of them are sent.
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    std::fs::write(&long, bytes)?;
+    let endpoint = cluster.endpoint(0);
+    let seen = tokio::task::spawn_blocking(move || {
+        let at_once = object(&endpoint, &["save", path(&quick)])?;
+        ensure!(at_once.status.success() && at_once.stderr.is_empty(), "{at_once:?}");
+        on_terminal(&["object", "save", path(&long), "--endpoints", &endpoint])
+    });
+    let seen = seen.await??;
+    ensure!(seen.contains("saving [") && seen.contains(" of 64.00 MiB"), "{seen:?}");
+    ensure!(seen.trim_end().ends_with(|last: char| last.is_ascii_digit()), "{seen:?}");
+
+    cluster.pause(0)?;
+    let endpoint = cluster.endpoint(0);
+    let told = tokio::task::spawn_blocking(move || {
+        let load = ["load", "1000000000000000", "--timeout", "2500ms"];
+        Ok::<_, anyhow::Error>((
+            object(&endpoint, &load)?,
+            object(&endpoint, &[&load[..], &["-o", "json"]].concat())?,
+        ))
+    });
+    let (text, json) = told.await??;
+    cluster.resume(0)?;
+    refused(&text, 3, &["waiting for the cluster (2.0 s)\n", "error[unreachable]"])?;
+    ensure!(!String::from_utf8_lossy(&json.stderr).contains("waiting"), "{json:?}");
+    cluster.finish().await
+}
+
+/// What the program shows on a terminal.
+fn on_terminal(args: &[&str]) -> anyhow::Result<String> {
+    let command = format!("{} {}", path(&holdfast()?), args.join(" "));
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()
+        .context("run script, which makes a terminal")?;
+    ok(&output)
+}

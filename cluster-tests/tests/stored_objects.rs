@@ -10,7 +10,6 @@ use futures::{SinkExt as _, StreamExt as _};
 use holdfast_cluster_tests::{Cluster, Options, bound, report, scale};
 use holdfast_proto::v1;
 use holdfast_proto::v1::load_piece::Piece;
-use holdfast_proto::v1::objects_client::ObjectsClient;
 use holdfast_proto::v1::upload_request::Staged;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -23,9 +22,8 @@ use crate::raw::{Answer, Raw};
 const CHUNK: usize = 512 << 10;
 const LARGEST: usize = 64 << 20;
 
-/// The generated client of one node, and a session there.
+/// The generated clients of one node, with a session.
 struct Caller {
-    objects: ObjectsClient<Channel>,
     raw: Raw,
 }
 
@@ -48,37 +46,36 @@ impl Caller {
     async fn on(cluster: &Cluster, index: usize) -> anyhow::Result<Caller> {
         let endpoint = format!("http://{}", cluster.endpoint(index));
         let channel = Channel::from_shared(endpoint)?.connect().await?;
-        let objects = ObjectsClient::new(channel.clone());
-        Ok(Caller { objects, raw: Raw::on(channel).await? })
+        Ok(Caller { raw: Raw::on(channel).await? })
     }
 
     async fn lease(&mut self, count: u32) -> Answer<u64> {
         let context = self.raw.context();
         let request = v1::LeaseIdsRequest { context, count, ..Default::default() };
-        Ok(self.objects.lease_ids(request).await?.into_inner().first_id)
+        Ok(self.raw.objects.lease_ids(request).await?.into_inner().first_id)
     }
 
     async fn save(&mut self, objects: Vec<v1::SmallObject>) -> Answer<u64> {
         let context = self.raw.context();
         let request = v1::SaveObjectsRequest { context, objects, ..Default::default() };
-        Ok(revision(self.objects.save_objects(request).await?.into_inner().header))
+        Ok(revision(self.raw.objects.save_objects(request).await?.into_inner().header))
     }
 
     async fn open(&mut self) -> Answer<u64> {
         let request = v1::OpenUploadRequest { context: self.raw.context(), ..Default::default() };
-        Ok(self.objects.open_upload(request).await?.into_inner().upload_id)
+        Ok(self.raw.objects.open_upload(request).await?.into_inner().upload_id)
     }
 
     async fn commit(&mut self, upload_id: u64, objects: u64) -> Answer<u64> {
         let context = self.raw.context();
         let request = v1::CommitUploadRequest { context, upload_id, objects, ..Default::default() };
-        Ok(revision(self.objects.commit_upload(request).await?.into_inner().header))
+        Ok(revision(self.raw.objects.commit_upload(request).await?.into_inner().header))
     }
 
     async fn remove(&mut self, ids: Vec<u64>) -> Answer<u32> {
         let context = self.raw.context();
         let request = v1::RemoveObjectsRequest { context, ids, ..Default::default() };
-        Ok(self.objects.remove_objects(request).await?.into_inner().removed)
+        Ok(self.raw.objects.remove_objects(request).await?.into_inner().removed)
     }
 
     /// Sends all messages, and gives how many were answered, in order, and what ended it otherwise.
@@ -89,7 +86,7 @@ impl Caller {
             staged: Some(staged),
             ..Default::default()
         });
-        let mut answers = match self.objects.upload(futures::stream::iter(sent)).await {
+        let mut answers = match self.raw.objects.upload(futures::stream::iter(sent)).await {
             Ok(answers) => answers.into_inner(),
             Err(status) => return (0, Some(status)),
         };
@@ -109,7 +106,7 @@ impl Caller {
     /// Those that are there, by id, at one revision.
     async fn load(&mut self, ids: Vec<u64>) -> Answer<(u64, BTreeMap<u64, Loaded>)> {
         let request = v1::LoadObjectsRequest { ids, ..Default::default() };
-        let mut parts = self.objects.load_objects(request).await?.into_inner();
+        let mut parts = self.raw.objects.load_objects(request).await?.into_inner();
         let (mut loaded, mut last, mut at) = (BTreeMap::new(), 0, 0);
         let mut has_ended = false;
         while let Some(part) = parts.message().await? {
@@ -138,7 +135,7 @@ impl Caller {
         &mut self,
         request: v1::ListStoredObjectsRequest,
     ) -> Answer<Vec<v1::ObjectRecord>> {
-        let mut parts = self.objects.list_stored_objects(request).await?.into_inner();
+        let mut parts = self.raw.objects.list_stored_objects(request).await?.into_inner();
         let (mut listed, mut at) = (Vec::new(), None);
         while let Some(part) = parts.message().await? {
             let revision = revision(part.header);
@@ -226,8 +223,8 @@ async fn what_is_saved_on_one_node_is_loaded_on_another() -> anyhow::Result<()> 
     let caller = &mut callers[0];
     let context = caller.raw.context();
     let request = v1::LeaseIdsRequest { context, count: 5, ..Default::default() };
-    let first = caller.objects.lease_ids(request.clone()).await?.into_inner().first_id;
-    ensure!(caller.objects.lease_ids(request).await?.into_inner().first_id == first);
+    let first = caller.raw.objects.lease_ids(request.clone()).await?.into_inner().first_id;
+    ensure!(caller.raw.objects.lease_ids(request).await?.into_inner().first_id == first);
     ensure!(caller.lease(1).await? == first + 5, "P1: the block is somebody's");
     cluster.same_state().await?;
     cluster.finish().await
@@ -520,7 +517,7 @@ async fn an_upload_goes_on_over_another_node_when_the_leader_dies() -> anyhow::R
     });
     // A part of it goes over the leader, which dies with what is on its way.
     let (mut send, sent) = mpsc::channel(1);
-    let mut answers = callers[0].objects.upload(sent).await?.into_inner();
+    let mut answers = callers[0].raw.objects.upload(sent).await?.into_inner();
     for message in numbered.by_ref().take(6) {
         send.send(message).await?;
     }

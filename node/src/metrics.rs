@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use holdfast_machine::{Fault, changesources, masters, sessions};
+use holdfast_machine::{Fault, changesources, masters, objects, sessions};
 use openraft::async_runtime::WatchReceiver as _;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -280,9 +280,10 @@ impl Now {
         let counts = self.checked(changesources::counts(&state))?;
         let leases = self.checked(masters::alive_count(&state))?;
         let sessions = self.checked(sessions::count(&state))?;
+        let uploads = self.checked(objects::upload_count(&state))?;
         page.gauge("state_revision", "The revision of the state", state.header().revision)?;
         page.gauge("state_rows", "Rows of the state", state.len())?;
-        page.bytes("state", "Keys and values of all rows of the state", state.bytes())?;
+        page.bytes("state", "All rows of the state and bodies of stored objects", state.bytes())?;
         page.gauge_in(
             "cluster_clock",
             "The cluster clock of the state",
@@ -293,7 +294,8 @@ impl Now {
         page.gauge("leases", "Leases of masters that live", leases)?;
         page.gauge("changesources", "Change sources", counts.total)?;
         page.gauge("claims", "Change sources that a master owns", counts.owned)?;
-        page.gauge("queue_places", "Places in the queues of all change sources", counts.places)
+        page.gauge("queue_places", "Places in the queues of all change sources", counts.places)?;
+        page.gauge("uploads", "Uploads of stored objects that are not cleared away", uploads)
     }
 
     /// A query's result. A fault means that the state is damaged: the node stops.

@@ -9,6 +9,7 @@ use holdfast_proto::v1;
 use holdfast_proto::v1::change_sources_client::ChangeSourcesClient;
 use holdfast_proto::v1::cluster_client::ClusterClient;
 use holdfast_proto::v1::masters_client::MastersClient;
+use holdfast_proto::v1::objects_client::ObjectsClient;
 use holdfast_proto::v1::state_client::StateClient;
 use holdfast_proto::v1::stm_client::StmClient;
 use tonic::transport::Channel;
@@ -21,6 +22,7 @@ pub struct Raw {
     pub masters: MastersClient<Channel>,
     pub sources: ChangeSourcesClient<Channel>,
     pub stm: StmClient<Channel>,
+    pub objects: ObjectsClient<Channel>,
     pub cluster: ClusterClient<Channel>,
     pub session: u64,
     seq: u64,
@@ -47,6 +49,7 @@ impl Raw {
             masters: MastersClient::new(channel.clone()),
             sources: ChangeSourcesClient::new(channel.clone()),
             stm: StmClient::new(channel.clone()).max_decoding_message_size(16 << 20),
+            objects: ObjectsClient::new(channel.clone()),
             cluster: ClusterClient::new(channel),
             session: 0,
             seq: 0,
