@@ -17,16 +17,7 @@ import random
 import sys
 
 NONE, NEG_INF, NEGATIVE, ZERO, POSITIVE, POS_INF, STR, BYTES, TUPLE = (
-    0x01,
-    0x10,
-    0x11,
-    0x12,
-    0x13,
-    0x14,
-    0x20,
-    0x21,
-    0x30,
-)
+    0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x20, 0x21, 0x30)
 END, ESCAPE = b"\x00", b"\xff"
 INT_BITS_MAX = 8192
 KEY_BYTES_MAX = 1024
@@ -45,13 +36,9 @@ def magnitude(numerator, denominator):
         raise Refused("number too large")
     bits = bin(numerator)[3:].rstrip("0")
     encoded = (exponent + 0x8000).to_bytes(2, "big")
-    groups = [bits[i : i + 7].ljust(7, "0") for i in range(0, len(bits), 7)] or [
-        "0000000"
-    ]
+    groups = [bits[i:i + 7].ljust(7, "0") for i in range(0, len(bits), 7)] or ["0000000"]
     last = len(groups) - 1
-    return encoded + bytes(
-        int(group, 2) << 1 | (i < last) for i, group in enumerate(groups)
-    )
+    return encoded + bytes(int(group, 2) << 1 | (i < last) for i, group in enumerate(groups))
 
 
 def escaped(data):
@@ -72,7 +59,7 @@ def encode_part(value, depth=0):
         encoded = magnitude(abs(numerator), denominator)
         if numerator > 0:
             return bytes([POSITIVE]) + encoded
-        return bytes([NEGATIVE]) + bytes(0xFF - byte for byte in encoded)
+        return bytes([NEGATIVE]) + bytes(0xff - byte for byte in encoded)
     if isinstance(value, str):
         return bytes([STR]) + escaped(value.encode("utf-8", "surrogatepass"))
     if isinstance(value, bytes):
@@ -80,11 +67,7 @@ def encode_part(value, depth=0):
     if isinstance(value, tuple):
         if depth == DEPTH_MAX:
             raise Refused("nested too deeply")
-        return (
-            bytes([TUPLE])
-            + b"".join(encode_part(part, depth + 1) for part in value)
-            + END
-        )
+        return bytes([TUPLE]) + b"".join(encode_part(part, depth + 1) for part in value) + END
     raise Refused("no type of a key")
 
 
@@ -127,154 +110,35 @@ def spelt(value):
 
 
 def numbers():
-    values = [
-        0,
-        False,
-        -0.0,
-        1,
-        True,
-        1.0,
-        -1,
-        0.5,
-        0.1,
-        -0.1,
-        1.5,
-        2,
-        3,
-        7,
-        8,
-        255,
-        256,
-        1e-7,
-        1e22,
-        1e23,
-        1e300,
-        float("inf"),
-        float("-inf"),
-        5e-324,
-        2.2250738585072014e-308,
-        2.225073858507201e-308,
-        1.7976931348623157e308,
-        10**400,
-        2**1024,
-        2**8191,
-        2**8192 - 2**8000,
-        sys.float_info.epsilon,
-        1 + sys.float_info.epsilon,
-        math.pi,
-    ]
+    values = [0, False, -0.0, 1, True, 1.0, -1, 0.5, 0.1, -0.1, 1.5, 2, 3, 7, 8, 255, 256, 1e-7, 1e22, 1e23, 1e300,
+              float("inf"), float("-inf"), 5e-324, 2.2250738585072014e-308, 2.225073858507201e-308,
+              1.7976931348623157e308, 10**400, 2**1024, 2**8191, 2**8192 - 2**8000,
+              sys.float_info.epsilon, 1 + sys.float_info.epsilon, math.pi]
     for bits in [7, 8, 14, 15, 31, 32, 52, 53, 54, 63, 64, 65, 100, 127, 128, 1000]:
         values += [2**bits - 1, 2**bits, 2**bits + 1]
     # Neighbours of floats that are no floats themselves.
-    values += [
-        int(1e22) - 1,
-        int(1e22) + 1,
-        int(1.7976931348623157e308) - 1,
-        2**53 + 1,
-        2.0**53,
-    ]
+    values += [int(1e22) - 1, int(1e22) + 1, int(1.7976931348623157e308) - 1, 2**53 + 1, 2.0**53]
     return values + [-value for value in values]
 
 
 def texts():
-    letters = [
-        "",
-        "\x00",
-        "\x00\x00",
-        "\x01",
-        "a",
-        "a\x00",
-        "a\x00b",
-        "a\x01",
-        "aa",
-        "ab",
-        "b",
-        "\x7f",
-        "\x80",
-        "\xff",
-        "\u07ff",
-        "\u0800",
-        "\ud7ff",
-        "\ud800",
-        "\udbff",
-        "\udc00",
-        "\udfff",
-        "\ue000",
-        "\uffff",
-        "\U00010000",
-        "\ud83d\ude00",
-        "\U0001f600",
-        "\U0010ffff",
-        "x",
-        "'",
-        '"',
-        "'\"",
-        "\\",
-        "\n\r\t",
-        "None",
-        "1",
-        "b'x'",
-    ]
+    letters = ["", "\x00", "\x00\x00", "\x01", "a", "a\x00", "a\x00b", "a\x01", "aa", "ab", "b", "\x7f", "\x80", "\xff",
+               "\u07ff", "\u0800", "\ud7ff", "\ud800", "\udbff", "\udc00", "\udfff", "\ue000", "\uffff", "\U00010000",
+               "\ud83d\ude00", "\U0001f600", "\U0010ffff", "x", "'", '"', "'\"", "\\", "\n\r\t", "None", "1", "b'x'"]
     return letters + ["key-%d" % number for number in range(12)]
 
 
 def byte_strings():
-    raw = [
-        b"",
-        b"\x00",
-        b"\x00\xff",
-        b"\x00\x00",
-        b"\x01",
-        b"a",
-        b"a\x00",
-        b"a\x00\xff",
-        b"aa",
-        b"ab",
-        b"x",
-        b"\xfe",
-        b"\xff",
-        b"\xff\xff",
-        b"'",
-        b'"',
-        b"'\"",
-        b"\\",
-        bytes(range(256)),
-    ]
+    raw = [b"", b"\x00", b"\x00\xff", b"\x00\x00", b"\x01", b"a", b"a\x00", b"a\x00\xff", b"aa", b"ab", b"x", b"\xfe", b"\xff",
+           b"\xff\xff", b"'", b'"', b"'\"", b"\\", bytes(range(256))]
     return raw
 
 
 def tuples(simple, random_state):
-    values = [
-        (),
-        (None,),
-        ((),),
-        ((), ()),
-        (((),),),
-        ("a",),
-        ("a", None),
-        ("a", 0),
-        ("a\x00",),
-        ("a", ""),
-        ("a", "b"),
-        ("ab",),
-        (b"a",),
-        (1,),
-        (1.0, "x"),
-        (True, "x", b"x"),
-        (1, 2),
-        (1, 2, 3),
-        (1, (2, 3)),
-        ((1, 2), 3),
-        (-1,),
-        (-1, 0),
-        (-1.5, 0),
-        (float("-inf"),),
-        (float("inf"), None),
-        ("account", 7),
-        ("account", 10),
-        ("account", -7),
-        ("account", 7.5),
-    ]
+    values = [(), (None,), ((),), ((), ()), (((),),), ("a",), ("a", None), ("a", 0), ("a\x00",), ("a", ""), ("a", "b"),
+              ("ab",), (b"a",), (1,), (1.0, "x"), (True, "x", b"x"), (1, 2), (1, 2, 3), (1, (2, 3)), ((1, 2), 3),
+              (-1,), (-1, 0), (-1.5, 0), (float("-inf"),), (float("inf"), None), ("account", 7), ("account", 10),
+              ("account", -7), ("account", 7.5)]
     deep = ()
     for _ in range(DEPTH_MAX - 1):
         deep = (deep,)
@@ -297,51 +161,21 @@ def nested(simple, random_state, depth):
 def random_numbers(random_state):
     values = []
     for _ in range(60):
-        values.append(
-            random_state.randrange(
-                -(2 ** random_state.randrange(1, 200)),
-                2 ** random_state.randrange(1, 200),
-            )
-        )
-        values.append(
-            math.ldexp(random_state.uniform(-1, 1), random_state.randrange(-1060, 1020))
-        )
+        values.append(random_state.randrange(-2**random_state.randrange(1, 200), 2**random_state.randrange(1, 200)))
+        values.append(math.ldexp(random_state.uniform(-1, 1), random_state.randrange(-1060, 1020)))
     return values
 
 
 def random_texts(random_state):
-    alphabet = [
-        "\x00",
-        "\x01",
-        "a",
-        "b",
-        "\xe9",
-        "\ud800",
-        "\udfff",
-        "\uffff",
-        "\U00010000",
-        "\U0010ffff",
-    ]
-    return [
-        "".join(random_state.choices(alphabet, k=random_state.randrange(6)))
-        for _ in range(60)
-    ]
+    alphabet = ["\x00", "\x01", "a", "b", "\xe9", "\ud800", "\udfff", "\uffff", "\U00010000", "\U0010ffff"]
+    return ["".join(random_state.choices(alphabet, k=random_state.randrange(6))) for _ in range(60)]
 
 
 def refused():
     too_deep = ()
     for _ in range(DEPTH_MAX):
         too_deep = (too_deep,)
-    candidates = [
-        2**8192,
-        -(2**8192),
-        too_deep,
-        "x" * 1023,
-        ("x" * 1021,),
-        "\x00" * 512,
-        b"x" * 1023,
-        2**7200 + 1,
-    ]
+    candidates = [2**8192, -2**8192, too_deep, "x" * 1023, ("x" * 1021,), "\x00" * 512, b"x" * 1023, 2**7200 + 1]
     for value in candidates:
         try:
             encode(value)
@@ -397,10 +231,8 @@ def vectors():
         ordered.append((value, encoded, [literal]))
     return {
         "about": "Keys as Python literals, with their encodings, in order. Spellings of one entry are one key. "
-        "Written by generate_stm_keys.py.",
-        "ordered": [
-            {"hex": encoded.hex(), "keys": keys} for _, encoded, keys in ordered
-        ],
+                 "Written by generate_stm_keys.py.",
+        "ordered": [{"hex": encoded.hex(), "keys": keys} for _, encoded, keys in ordered],
         "refused": list(refused()),
         "invalid": [{"hex": text, "why": why} for text, why in INVALID],
     }
