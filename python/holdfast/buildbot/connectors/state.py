@@ -92,9 +92,10 @@ class StateConnector:
         return key in LOCAL_KEYS
 
     def fence(self, found: NamedObject) -> Fence | None:  # noqa: ARG002
-        """What a write to an object goes under: the cluster refuses it once that claim has moved on.
+        """The claim that a write goes under: the cluster refuses it once that has moved on (S8).
 
-        Called as a write is asked for; what it raises keeps the write back (S8).
+        Called before the write is sent, in the context of whoever asked for it; what it raises
+        keeps the write back.
         """
         return None
 
