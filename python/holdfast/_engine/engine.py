@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from holdfast._engine import calls, task
+from holdfast._engine import calls, loop, task
 from holdfast._engine.calls import Req, Res
 from holdfast._engine.deadline import Deadline
 from holdfast._engine.pending import Pending
+from holdfast._engine.pool import Pool
 from holdfast._engine.runtime import Runtime
 from holdfast._engine.stream import Exchange, Stream
 from holdfast._wire.cluster_pb2 import CloseSessionRequest
@@ -39,12 +40,21 @@ class Engine:
         deadline: how long a call may take, in seconds, if it does not say otherwise.
         session_idle: how long the cluster keeps the session without a write, in seconds: 10 to
             86,400. A write never takes longer than half of it.
+        connected_as: an engine whose connections it shares.
     """
 
-    def __init__(self, endpoints: Sequence[str], *, deadline: float, session_idle: float) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        deadline: float,
+        session_idle: float,
+        connected_as: Engine | None = None,
+    ) -> None:
         self.endpoints = tuple(endpoints)
         self.deadline = deadline
         self.session_idle = session_idle
+        self._connected_as = connected_as
         # By process id, so that a fork needs no lock. A parent's runtime is kept in its child, and
         # never touched: its end would take locks that threads may have held which are not here.
         self._runtimes: dict[int, Runtime] = {}
@@ -136,9 +146,12 @@ class Engine:
         return self.runtime.pool.addresses()
 
     def with_own_session(self) -> Engine:
-        """An engine of the same cluster with a session that it shares with nobody."""
+        """An engine with the same connections, and a session that it shares with nobody."""
         return Engine(
-            self.known_endpoints(), deadline=self.deadline, session_idle=self.session_idle
+            self.endpoints,
+            deadline=self.deadline,
+            session_idle=self.session_idle,
+            connected_as=self,
         )
 
     def until(self, deadline: float | None) -> Deadline:
@@ -151,7 +164,11 @@ class Engine:
         pid = os.getpid()
         runtime = self._runtimes.get(pid)
         if runtime is None:
-            runtime = self._runtimes.setdefault(pid, Runtime(self.endpoints, self.session_idle))
+            if self._connected_as is None:
+                pool = Pool(loop.here(), self.endpoints)
+            else:
+                pool = self._connected_as.runtime.pool
+            runtime = self._runtimes.setdefault(pid, Runtime(pool, self.session_idle))
         return runtime
 
     async def _close(self) -> None:
@@ -167,4 +184,5 @@ class Engine:
             if not error.is_session_gone:
                 raise
         finally:
-            runtime.pool.close()
+            if self._connected_as is None:
+                runtime.pool.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from holdfast._engine import copies, loop, rpc, task
+from holdfast._engine import copies, rpc, task
 from holdfast._engine.copies import Kind, Plan, Run
 from holdfast._engine.endpoint import ConnectError
 from holdfast._engine.pending import Pending
@@ -18,7 +18,6 @@ from holdfast._engine.task import wait
 from holdfast.errors import Attempt, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from concurrent.futures import Future
 
     from google.protobuf.message import Message
@@ -36,8 +35,8 @@ Encode = Callable[[bool], bytes]
 class Runtime:
     """See the module."""
 
-    def __init__(self, endpoints: Sequence[str], session_idle: float) -> None:
-        self.pool = Pool(loop.here(), endpoints)
+    def __init__(self, pool: Pool, session_idle: float) -> None:
+        self.pool = pool
         self.sessions = Sessions(self, session_idle)
 
     async def read(self, call: Call[Req, Res], request: Req, deadline: Deadline) -> Res:

@@ -12,6 +12,7 @@ Cancelling a task's future cancels what its coroutine awaits at that moment, so 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import deque
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -134,6 +135,62 @@ async def first_or_cancel(seconds: float, future: Future[Any]) -> None:
             future.cancel()
 
 
+class Signal(Generic[T]):
+    """Something that happens once, and is told to all who wait for it."""
+
+    def __init__(self) -> None:
+        # Held for a few moves, never while anybody is told.
+        self._lock = threading.Lock()
+        self._waiters: set[Future[T]] = set()
+        self._told: T | None = None
+
+    @property
+    def told(self) -> T | None:
+        """What has happened; None as long as nothing has."""
+        return self._told
+
+    def tell(self, what: T) -> None:
+        """It has happened. What is told first stays."""
+        with self._lock:
+            if self._told is not None:
+                return
+            self._told = what
+            waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            settle(waiter, what)
+
+    def waiter(self) -> Future[T]:
+        """A future that is done when it has happened; to be given to :meth:`forget`."""
+        waiter: Future[T] = Future()
+        with self._lock:
+            told = self._told
+            if told is None:
+                self._waiters.add(waiter)
+        if told is not None:
+            settle(waiter, told)
+        return waiter
+
+    def forget(self, waiter: Future[T]) -> None:
+        """Nobody waits with this future any more."""
+        with self._lock:
+            self._waiters.discard(waiter)
+
+    async def wait(self, seconds: float | None = None) -> T | None:
+        """Waits until it has happened; None if it has not within so many seconds."""
+        await any_of(self, seconds=seconds)
+        return self._told
+
+
+async def any_of(*signals: Signal[Any], seconds: float | None = None) -> None:
+    """Waits until one of several things has happened, or for so many seconds."""
+    waiters = [signal.waiter() for signal in signals]
+    try:
+        await first(*waiters, seconds=seconds)
+    finally:
+        for signal, waiter in zip(signals, waiters):
+            signal.forget(waiter)
+
+
 class Mailbox(Generic[T]):
     """Things that arrive, from any thread, for one coroutine."""
 
@@ -170,18 +227,27 @@ class _Task(Generic[T]):
     Only one thread steps it at a time: whoever completes what it awaits, which is told once.
     """
 
-    __slots__ = ("_awaited", "_coroutine", "_is_cancelled", "future")
+    __slots__ = ("_awaited", "_coroutine", "_is_cancelled", "_lock", "future")
 
     def __init__(self, coroutine: Coroutine[Future[Any], None, T]) -> None:
         self._coroutine = coroutine
+        # Held for a few moves, never while the coroutine runs.
+        self._lock = threading.Lock()
         self._awaited: Future[Any] | None = None
         self._is_cancelled = False
         self.future: Future[T] = Future()
 
     def step(self, _: Future[Any] | None = None) -> None:
         while True:
+            with self._lock:
+                self._awaited = None
+                is_cancelled, self._is_cancelled = self._is_cancelled, False
             try:
-                awaited = self._coroutine.send(None)
+                # It is told once, so that it can wait again to clean up.
+                if is_cancelled:
+                    awaited = self._coroutine.throw(CancelledError())
+                else:
+                    awaited = self._coroutine.send(None)
             except StopIteration as end:
                 settle(self.future, end.value)
                 return
@@ -191,9 +257,10 @@ class _Task(Generic[T]):
             except BaseException as error:
                 fail(self.future, error)
                 return
-            # In this order, as `note_done` does it in the other: one of the two sees the other.
-            self._awaited = awaited
-            if self._is_cancelled:
+            with self._lock:
+                self._awaited = awaited
+                is_cancelled = self._is_cancelled
+            if is_cancelled:
                 awaited.cancel()
             if not awaited.done():
                 awaited.add_done_callback(self.step)
@@ -201,7 +268,8 @@ class _Task(Generic[T]):
 
     def note_done(self, future: Future[T]) -> None:
         if future.cancelled():
-            self._is_cancelled = True
-            awaited = self._awaited
+            with self._lock:
+                self._is_cancelled = True
+                awaited = self._awaited
             if awaited is not None:
                 awaited.cancel()

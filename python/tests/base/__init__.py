@@ -1,0 +1,1 @@
+"""The client itself: engine, services, leases and watches."""
