@@ -14,7 +14,9 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Union
+from typing import Any, BinaryIO
+
+from holdfast.transfer import ChangeSourceRow, MasterRow, ObjectRow, Row, ValueRow
 
 SCHEMA = "holdfast.export/v1"
 """What the first line says."""
@@ -44,45 +46,12 @@ class Head:
     revision: int
 
 
-@dataclass(frozen=True)
-class Master:
-    """A master. ``last_active_ms`` is wall clock since 1970, for display only."""
-
-    id: int
-    name: str
-    last_active_ms: int
-
-
-@dataclass(frozen=True)
-class ChangeSource:
-    """A change source, and the group that it is in."""
-
-    id: int
-    name: str
-    group: str | None
-
-
-@dataclass(frozen=True)
-class Object:
-    """What has state."""
-
-    id: int
-    name: str
-    class_name: str
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value of an object; its bytes are a JSON text, unless somebody stored something else."""
-
-    object_id: int
-    name: str
-    value: bytes
-
-
-Row = Union[Master, ChangeSource, Object, Value]
-
-_COUNTED = {Master: "masters", ChangeSource: "changesources", Object: "objects", Value: "state"}
+_COUNTED = {
+    MasterRow: "masters",
+    ChangeSourceRow: "changesources",
+    ObjectRow: "objects",
+    ValueRow: "state",
+}
 
 
 def _no_rows() -> dict[str, int]:
@@ -124,13 +93,13 @@ class Writer:
 
 
 def _members(row: Row) -> dict[str, object]:
-    if isinstance(row, Master):
+    if isinstance(row, MasterRow):
         active = str(row.last_active_ms)
         return {"kind": "master", "id": str(row.id), "name": row.name, "last_active_ms": active}
-    if isinstance(row, ChangeSource):
+    if isinstance(row, ChangeSourceRow):
         group = row.group
         return {"kind": "changesource", "id": str(row.id), "name": row.name, "group": group}
-    if isinstance(row, Object):
+    if isinstance(row, ObjectRow):
         class_name = row.class_name
         return {"kind": "object", "id": str(row.id), "name": row.name, "class": class_name}
     value: object
@@ -186,17 +155,19 @@ class Reader:
 
     def _row(self, kind: str, members: _Members) -> Row:
         if kind == "master":
-            return Master(
+            return MasterRow(
                 members.number("id"), members.text("name"), members.number("last_active_ms")
             )
         if kind == "changesource":
-            return ChangeSource(
+            return ChangeSourceRow(
                 members.number("id"), members.text("name"), members.optional_text("group")
             )
         if kind == "object":
-            return Object(members.number("id"), members.text("name"), members.text("class"))
+            return ObjectRow(members.number("id"), members.text("name"), members.text("class"))
         if kind == "state":
-            return Value(members.number("object_id"), members.text("key"), members.value("value"))
+            return ValueRow(
+                members.number("object_id"), members.text("key"), members.value("value")
+            )
         raise self._bad(f"there are no rows of kind {kind!r}")
 
     def _check_end(self, members: _Members, crc: int) -> None:

@@ -26,17 +26,8 @@ from buildbot.db import enginestrategy
 from buildbot.db.model import Model
 from buildbot.util.sautils import hash_columns
 
-from holdfast.buildbot.export_file import (
-    BadExportError,
-    ChangeSource,
-    Head,
-    Master,
-    Object,
-    Reader,
-    Row,
-    Value,
-    Writer,
-)
+from holdfast.buildbot.export_file import BadExportError, Head, Reader, Writer
+from holdfast.transfer import ChangeSourceRow, MasterRow, ObjectRow, Row, ValueRow
 
 CLUSTER_ID = "buildbot-sql"
 """What stands for the cluster in an export that is from a database."""
@@ -68,9 +59,9 @@ def read_rows(connection: sa.Connection) -> Iterator[Row]:
     """
     masters, sources = Model.masters.c, Model.changesources.c
     for row in _select(connection, sa.select(masters.id, masters.name, masters.last_active)):
-        yield Master(row.id, row.name, row.last_active * 1000)
+        yield MasterRow(row.id, row.name, row.last_active * 1000)
     for row in _select(connection, sa.select(sources.id, sources.name)):
-        yield ChangeSource(row.id, row.name, None)
+        yield ChangeSourceRow(row.id, row.name, None)
     _refuse_orphans(connection)
     objects, state = Model.objects.c, Model.object_state.c
     columns = (objects.id, objects.name, objects.class_name, state.name, state.value_json)
@@ -79,10 +70,10 @@ def read_rows(connection: sa.Connection) -> Iterator[Row]:
     for row in _select(connection, sa.select(*columns).select_from(joined), state.name):
         id_, name, class_name, key, value = row
         if id_ != last:
-            yield Object(id_, name, class_name)
+            yield ObjectRow(id_, name, class_name)
             last = id_
         if key is not None:
-            yield Value(id_, key, value.encode("utf-8"))
+            yield ValueRow(id_, key, value.encode("utf-8"))
 
 
 def _select(connection: sa.Connection, query: sa.Select[Any], *then: Any) -> Any:
@@ -130,26 +121,26 @@ class RowWriter:
             self.written += self._write(row)
         except _Clash as clash:
             help_ = "mend one of both; nothing was written"
-            if isinstance(row, Value):
+            if isinstance(row, ValueRow):
                 help_ += "; or let the values of the cluster win: --overwrite"
             what = f"line {line} of the export contradicts what is in the database"
             cause = f"the export has {clash.row}, the database has {clash.found}"
             raise SqlError("import-conflict", what, cause, help_) from None
 
     def _write(self, row: Row) -> bool:
-        if isinstance(row, Master):
+        if isinstance(row, MasterRow):
             active = {"active": 0, "last_active": row.last_active_ms // 1000}
             return self._masters.add(
                 row.id, (row.name,), name_hash=hash_columns(row.name), **active
             )
-        if isinstance(row, ChangeSource):
+        if isinstance(row, ChangeSourceRow):
             self.ungrouped += row.group is not None
             return self._sources.add(row.id, (row.name,), name_hash=hash_columns(row.name))
-        if isinstance(row, Object):
+        if isinstance(row, ObjectRow):
             return self._objects.add(row.id, (row.name, row.class_name))
         return self._write_value(row)
 
-    def _write_value(self, row: Value) -> bool:
+    def _write_value(self, row: ValueRow) -> bool:
         if not self._objects.has(row.object_id):
             what = f"value {row.name} of object {row.object_id}"
             raise _Clash(what, f"no object {row.object_id}")
@@ -229,7 +220,7 @@ class _Named:
         return f"{self._table.name} {id_} {'/'.join(reversed(name))}"
 
 
-def _text(row: Value) -> str:
+def _text(row: ValueRow) -> str:
     try:
         return row.value.decode("utf-8")
     except UnicodeDecodeError:

@@ -5,105 +5,19 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from buildbot.db import enginestrategy
 from buildbot.db.model import Model
-from buildbot.util.sautils import hash_columns
 
 from holdfast.buildbot import sql
-from holdfast.buildbot.export_file import ChangeSource, Head, Master, Object, Row, Value, Writer
+from holdfast.buildbot.export_file import Head, Writer
+from holdfast.transfer import ChangeSourceRow, MasterRow, ObjectRow, Row, ValueRow
+from tests.buildbot.connectors.sql_database import VALUES, Database
 from tests.support.scale import report, scale
-
-TABLES = (Model.masters, Model.changesources, Model.objects, Model.object_state)
-VALUES = {
-    "empty": "",
-    "nan": json.dumps(float("nan")),
-    "large": json.dumps(2**200),
-    "surrogate": json.dumps("\ud800"),
-    "nul": json.dumps("\0"),
-    "no json": "ff[1 \U0001f600\n",
-    "a MiB": json.dumps("x" * ((1 << 20) - 2)),
-}
-
-
-class Database:
-    """A database of Buildbot in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.url = f"sqlite:///{path}"
-        self.engine = enginestrategy.create_engine(self.url, basedir=str(path.parent))
-
-    def insert(self, table: Any, *rows: dict[str, Any]) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(table.insert(), list(rows))
-
-    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
-        with self.engine.connect() as connection:
-            return {
-                table.name: sorted(tuple(row) for row in connection.execute(table.select()))
-                for table in TABLES
-            }
-
-    def fill(self) -> None:
-        """Ids with gaps, names of all kinds, and values that others get wrong."""
-        masters = {7: "host:/srv/m\u00fcller", 9: "b"}
-        self.insert(
-            Model.masters,
-            *(
-                {"id": i, "name": n, "name_hash": hash_columns(n), "active": 1, "last_active": i}
-                for i, n in masters.items()
-            ),
-        )
-        sources = {3: "git://\U0001f600", 1 << 31: "x" * 1000}
-        self.insert(
-            Model.changesources,
-            *({"id": i, "name": n, "name_hash": hash_columns(n)} for i, n in sources.items()),
-        )
-        self.insert(Model.changesource_masters, {"changesourceid": 3, "masterid": 7})
-        self.insert(
-            Model.objects,
-            {"id": 5, "name": "poller", "class_name": "GitPoller"},
-            {"id": 2, "name": "poller", "class_name": "HgPoller"},
-            {"id": 11, "name": "no values", "class_name": "GitPoller"},
-        )
-        self.insert(
-            Model.object_state,
-            *({"objectid": 5, "name": key, "value_json": text} for key, text in VALUES.items()),
-            {"objectid": 2, "name": "nan", "value_json": "1"},
-        )
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tables take a second to make, and a moment to copy."""
-    path = tmp_path_factory.mktemp("template") / "state.sqlite"
-    database = Database(path)
-    Model.metadata.create_all(database.engine)
-    database.engine.dispose()
-    return path
-
-
-@pytest.fixture
-def empty(template: Path, tmp_path: Path) -> Iterator[Database]:
-    database = Database(shutil.copy(template, tmp_path / "empty.sqlite"))
-    yield database
-    database.engine.dispose()
-
-
-@pytest.fixture
-def full(template: Path, tmp_path: Path) -> Iterator[Database]:
-    database = Database(shutil.copy(template, tmp_path / "full.sqlite"))
-    database.fill()
-    yield database
-    database.engine.dispose()
 
 
 def exported(database: Database) -> bytes:
@@ -135,7 +49,7 @@ def refused(database: Database, export: bytes, *, overwrite: bool = False) -> sq
 
 def run(*arguments: str, source: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     python = [sys.executable, "-m", "holdfast.buildbot.sql", *arguments]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     return subprocess.run(python, input=source, capture_output=True, env=environment, check=False)
 
@@ -175,18 +89,26 @@ def test_an_export_goes_on_where_rows_are_missing(full: Database) -> None:
 @pytest.mark.parametrize(
     ("row", "mine", "found"),
     [
-        (Master(7, "other", 0), "masters 7 other", "masters 7 host:/srv/m\u00fcller"),
-        (Master(8, "b", 0), "masters 8 b", "masters 9 b"),
-        (ChangeSource(3, "other", None), "changesources 3 other", "changesources 3 git://"),
-        (Object(5, "poller", "Other"), "objects 5 Other/poller", "objects 5 GitPoller/poller"),
-        (Object(6, "poller", "HgPoller"), "objects 6 HgPoller/poller", "objects 2 HgPoller/poller"),
-        (Value(2, "nan", b"2"), "value nan of object 2 = 2", "value nan of object 2 = 1"),
-        (Value(2, "new", b"\xff"), "value new of object 2, which is no text", "a column for texts"),
-        (Value(99, "nan", b"2"), "value nan of object 99", "no object 99"),
+        (MasterRow(7, "other", 0), "masters 7 other", "masters 7 host:/srv/m\u00fcller"),
+        (MasterRow(8, "b", 0), "masters 8 b", "masters 9 b"),
+        (ChangeSourceRow(3, "other", None), "changesources 3 other", "changesources 3 git://"),
+        (ObjectRow(5, "poller", "Other"), "objects 5 Other/poller", "objects 5 GitPoller/poller"),
+        (
+            ObjectRow(6, "poller", "HgPoller"),
+            "objects 6 HgPoller/poller",
+            "objects 2 HgPoller/poller",
+        ),
+        (ValueRow(2, "nan", b"2"), "value nan of object 2 = 2", "value nan of object 2 = 1"),
+        (
+            ValueRow(2, "new", b"\xff"),
+            "value new of object 2, which is no text",
+            "a column for texts",
+        ),
+        (ValueRow(99, "nan", b"2"), "value nan of object 99", "no object 99"),
     ],
 )
 def test_a_row_that_contradicts_is_refused(full: Database, row: Row, mine: str, found: str) -> None:
-    error = refused(full, export_of(Master(100, "new", 0), row))
+    error = refused(full, export_of(MasterRow(100, "new", 0), row))
     assert error.code == "import-conflict"
     assert "line 3 " in error.what
     assert f"the export has {mine}" in error.cause
@@ -196,14 +118,14 @@ def test_a_row_that_contradicts_is_refused(full: Database, row: Row, mine: str, 
 # S7
 def test_values_are_overwritten_if_that_is_asked_for(full: Database) -> None:
     rows = full.rows()["object_state"]
-    assert write(full, export_of(Value(2, "nan", b"2")), overwrite=True).written == 1
+    assert write(full, export_of(ValueRow(2, "nan", b"2")), overwrite=True).written == 1
     assert set(full.rows()["object_state"]) ^ set(rows) == {(2, "nan", "1"), (2, "nan", "2")}
-    refused(full, export_of(Object(5, "poller", "Other")), overwrite=True)
+    refused(full, export_of(ObjectRow(5, "poller", "Other")), overwrite=True)
 
 
 # S7
 def test_ids_that_buildbot_gives_out_later_are_higher(full: Database) -> None:
-    write(full, export_of(Object(1 << 40, "high", "c")))
+    write(full, export_of(ObjectRow(1 << 40, "high", "c")))
     full.insert(Model.objects, {"name": "next", "class_name": "c"})
     assert max(row[0] for row in full.rows()["objects"]) == (1 << 40) + 1
 
@@ -217,7 +139,7 @@ def test_a_damaged_export_changes_nothing(full: Database, empty: Database) -> No
 
 # S7
 def test_groups_have_no_place_there_and_are_counted(empty: Database) -> None:
-    done = write(empty, export_of(ChangeSource(1, "a", "g"), ChangeSource(2, "b", None)))
+    done = write(empty, export_of(ChangeSourceRow(1, "a", "g"), ChangeSourceRow(2, "b", None)))
     assert (done.written, done.ungrouped) == (2, 1)
 
 
@@ -263,7 +185,7 @@ def test_the_program_reads_and_writes(full: Database, empty: Database) -> None:
     assert (read.returncode, read.stdout) == (0, exported(full)), read.stderr
     written = run("write", empty.url, source=read.stdout)
     assert json.loads(written.stdout) == {"written": 15, "ungrouped": 0}, written.stderr
-    refusal = run("write", empty.url, source=export_of(Value(2, "nan", b"2")))
+    refusal = run("write", empty.url, source=export_of(ValueRow(2, "nan", b"2")))
     assert (refusal.returncode, refusal.stdout) == (1, b"")
     assert refusal.stderr.decode().splitlines() == [
         "error[import-conflict]: line 2 of the export contradicts what is in the database",
@@ -272,7 +194,7 @@ def test_the_program_reads_and_writes(full: Database, empty: Database) -> None:
         "   help: mend one of both; nothing was written; or let the values of the cluster win: "
         "--overwrite",
     ]
-    overwritten = run("write", empty.url, "--overwrite", source=export_of(Value(2, "nan", b"2")))
+    overwritten = run("write", empty.url, "--overwrite", source=export_of(ValueRow(2, "nan", b"2")))
     assert json.loads(overwritten.stdout) == {"written": 1, "ungrouped": 0}
 
 

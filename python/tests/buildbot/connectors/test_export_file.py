@@ -8,28 +8,18 @@ import zlib
 
 import pytest
 
-from holdfast.buildbot.export_file import (
-    LINE_BYTES_MAX,
-    BadExportError,
-    ChangeSource,
-    Head,
-    Master,
-    Object,
-    Reader,
-    Row,
-    Value,
-    Writer,
-)
+from holdfast.buildbot.export_file import LINE_BYTES_MAX, BadExportError, Head, Reader, Writer
+from holdfast.transfer import ChangeSourceRow, MasterRow, ObjectRow, Row, ValueRow
 
 HEAD = Head("c", "default", 2**64 - 1)
 ROWS: list[Row] = [
-    Master(1, "a", 1_700_000_000_000),
-    ChangeSource(2, "b", None),
-    ChangeSource(3, "c", "g"),
-    Object(1 << 53, "d", "e"),
-    Value(1 << 53, "text", "NaN \\ud800 \U0001f600\n\0".encode()),
-    Value(1 << 53, "bytes", b"\xff\x00\n"),
-    Value(1 << 53, "empty", b""),
+    MasterRow(1, "a", 1_700_000_000_000),
+    ChangeSourceRow(2, "b", None),
+    ChangeSourceRow(3, "c", "g"),
+    ObjectRow(1 << 53, "d", "e"),
+    ValueRow(1 << 53, "text", "NaN \\ud800 \U0001f600\n\0".encode()),
+    ValueRow(1 << 53, "bytes", b"\xff\x00\n"),
+    ValueRow(1 << 53, "empty", b""),
 ]
 # The same bytes as in cli/src/export_file.rs: both programs read each other's files.
 LINES = (
