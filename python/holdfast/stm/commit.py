@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from holdfast import errors
 from holdfast._engine import calls
 from holdfast._wire import stm_pb2
+from holdfast.client import result_of
 
 from .errors import BusyRetry, CommitUncertain, ConcurrentUpdate
 from .key import Key, encode
-from .reading import Reader, remaining, result, until
+from .reading import Reader, remaining, until
 from .value import Content, Variable, from_wire
 
 if TYPE_CHECKING:
@@ -192,10 +193,10 @@ class Commit:
         if self._pending is None:
             engine = self._reader.client.engine
             began = engine.begin(calls.STM_COMMIT, self._request, deadline=budget)
-            self._pending, self._pid = result(began), os.getpid()
+            self._pending, self._pid = result_of(began), os.getpid()
         elif self._pending.is_decided:
             raise errors.OutcomeUnknown("its session is gone")
-        return result(self._pending.send(deadline=remaining(deadline), budget=budget))
+        return result_of(self._pending.send(deadline=remaining(deadline), budget=budget))
 
     def _is_unapplied(self, deadline: float) -> bool:
         """Whether it was not applied and never will be, so far as can be known.

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from holdfast._engine import calls
 from holdfast._wire import common_pb2, stm_pb2
+from holdfast.client import result_of
 
 from .value import from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from concurrent.futures import Future
 
     from holdfast.client import Client
 
     from .value import Variable
-
-T = TypeVar("T")
 
 
 class Reader:
@@ -57,7 +55,7 @@ class Reader:
             keys=keys,
             only_versions=only_versions,
         )
-        response = result(self.client.engine.read(calls.STM_GET, request, deadline=deadline))
+        response = result_of(self.client.engine.read(calls.STM_GET, request, deadline=deadline))
         found = [
             from_wire(variable, not only_versions, self.allow_pickle)
             for variable in response.variables
@@ -75,7 +73,7 @@ class Reader:
         request = stm_pb2.ListVariablesRequest(
             namespace=self.client.namespace, key_prefix=key_prefix, only_keys=only_keys
         )
-        stream = result(self.client.engine.stream(calls.STM_LIST, request))
+        stream = result_of(self.client.engine.stream(calls.STM_LIST, request))
         try:
             for response in stream:
                 found = response.variables
@@ -85,14 +83,6 @@ class Reader:
                     return
         finally:
             stream.cancel()
-
-
-def result(future: Future[T]) -> T:
-    """Waits for a future; whoever is interrupted meanwhile, as by Ctrl-C, gives it up."""
-    try:
-        return future.result()
-    finally:
-        future.cancel()  # of one that is done: nothing
 
 
 def until(seconds: float) -> float:

@@ -12,23 +12,24 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from typing import TYPE_CHECKING, Callable, TypeVar, cast
 
-from holdfast._engine import calls
-from holdfast._wire import watch_pb2
-from holdfast.errors import Compacted, HoldfastError, LimitReached, Unavailable
+from holdfast.errors import Compacted, HoldfastError, Unavailable
+from holdfast.watch import VariableChanged, VariableFilter
 
 from .commit import Commit
 from .errors import BusyRetry, ConcurrentUpdate, NothingRead
-from .reading import remaining, result, until
+from .reading import remaining, until
 from .transaction import Blocked, Interrupt, Isolation, Run, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from holdfast.client import Client
+    from holdfast.watch import Change
 
     from .copies import Writes
     from .queue import Queue, Touch, Turn
@@ -181,28 +182,20 @@ def _moved() -> BusyRetry:
 
 def _changed(client: Client, reads: Mapping[bytes, Variable], oldest: int) -> None:
     """Waits until one of these variables is not as it was read, at this revision or later."""
-    keys: Iterable[bytes] = reads if len(reads) <= FILTERS_MAX else [b""]
-    filters = [
-        watch_pb2.WatchFilter(variables=watch_pb2.VariableFilter(key_prefix=key)) for key in keys
-    ]
-    request = watch_pb2.WatchRequest(
-        namespace=client.namespace, from_revision=oldest + 1, filters=filters
-    )
-    while True:
-        stream = result(client.engine.stream(calls.WATCH, request))
-        try:
-            for response in stream:
-                request.from_revision = response.header.revision + 1
-                if any(_tells_of_change(event, reads) for event in response.events):
-                    return
-        except Compacted:
-            return  # what has changed is not known any more, so it is read anew
-        except (Unavailable, LimitReached):
-            pass  # it goes on at another node
-        finally:
-            stream.cancel()
+    keys = reads if len(reads) <= FILTERS_MAX else [b""]
+    filters = [VariableFilter(key) for key in keys]
+    try:
+        with client.watch(*filters, from_revision=oldest + 1) as watch:
+            while True:
+                with contextlib.suppress(Unavailable):  # it goes on as soon as there is a node
+                    if _tells_of_change(watch.next(), reads):
+                        return
+    except Compacted:
+        return  # what has changed is not known any more, so it is read anew
 
 
-def _tells_of_change(event: watch_pb2.WatchEvent, reads: Mapping[bytes, Variable]) -> bool:
-    read = reads.get(event.variable_changed.key)
-    return read is not None and read.mod_revision < event.revision
+def _tells_of_change(change: Change, reads: Mapping[bytes, Variable]) -> bool:
+    if not isinstance(change.event, VariableChanged):
+        return False
+    read = reads.get(change.event.key)
+    return read is not None and read.mod_revision < change.revision
