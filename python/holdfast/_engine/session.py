@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from holdfast._engine import boottime, calls, task
 from holdfast._engine.deadline import Deadline
+from holdfast._engine.task import wait
 from holdfast._wire.cluster_pb2 import KeepSessionRequest, OpenSessionRequest
 from holdfast._wire.common_pb2 import WriteContext
 from holdfast.errors import HoldfastError, NotApplied, Unavailable
@@ -82,6 +83,8 @@ class Sessions:
                 self._start_opening(opening, deadline)
             own = task.follow(opening)
             try:
+                if is_mine:
+                    return await wait(own)  # It ends by the same deadline, and knows why.
                 return await task.within(deadline.remaining(), own)
             except TimeoutError:
                 raise NotApplied("not sent: no session could be opened in time") from None
