@@ -42,6 +42,10 @@ class HiddenCluster:
         """A client that goes through the proxies."""
         return Client(self.endpoints, **options)
 
+    def direct_client(self, **options: object) -> Client:
+        """A client that goes around the proxies."""
+        return Client(self.direct, **options)
+
     def start(self) -> None:
         """Starts the nodes; returns when all have a vote."""
         for node in range(len(self.direct)):
