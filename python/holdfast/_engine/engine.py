@@ -134,15 +134,12 @@ class Engine:
         """
         return task.start(self.runtime.ask(address, call, request, self.until(deadline)))
 
-    def close(self, *, deadline: float | None = None) -> Future[None]:
+    def close(self) -> Future[None]:
         """Ends the session, so that the cluster need not keep it until it lapses; then connections.
 
         Calls that are under way end. A call after it begins anew.
-
-        Raises:
-            Unavailable: no node answered in time; the session then lapses by itself.
         """
-        return task.start(self._close(self.until(deadline)))
+        return task.start(self._close())
 
     def known_endpoints(self) -> list[str]:
         """Addresses of the nodes that are known: the configured ones, then those it learned."""
@@ -174,7 +171,7 @@ class Engine:
             runtime = self._runtimes.setdefault(pid, Runtime(pool, self.session_idle))
         return runtime
 
-    async def _close(self, deadline: Deadline) -> None:
+    async def _close(self) -> None:
         runtime = self._runtimes.get(os.getpid())
         if runtime is None:
             return
@@ -182,7 +179,7 @@ class Engine:
         try:
             if session is not None:
                 request = CloseSessionRequest(session_id=session.id)
-                await runtime.read(calls.CLOSE_SESSION, request, deadline)
+                await runtime.read(calls.CLOSE_SESSION, request, self.until(None))
         except HoldfastError as error:
             if not error.is_session_gone:
                 raise

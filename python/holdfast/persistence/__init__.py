@@ -24,6 +24,7 @@ how objects become bytes, and which bytes become objects · ``record`` what ever
 
 from __future__ import annotations
 
+from holdfast.persistence.cluster import ClusterStore
 from holdfast.persistence.errors import (
     BadUri,
     DamagedObject,
@@ -48,6 +49,7 @@ from holdfast.persistence.uri import Uri
 
 __all__ = [
     "BadUri",
+    "ClusterStore",
     "DamagedObject",
     "FilesystemStore",
     "Listed",

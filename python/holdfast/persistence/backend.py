@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Callable, Protocol
@@ -52,10 +53,13 @@ class Backend(Protocol):
     def name(self) -> str:
         """How the store is called in messages: its URI."""
 
-    def lease(self, count: int) -> list[int]:
+    def lease(self, count: int) -> builtins.list[int]:
         """So many ids that nobody has had."""
 
-    def put(self, records: list[tuple[int, Record]]) -> None:
+    def reserve(self, count: int) -> None:
+        """Takes so many ids for the saves to come, where that makes those faster."""
+
+    def put(self, records: builtins.list[tuple[int, Record]]) -> None:
         """Keeps all records, or none; the root is the last.
 
         Raises:
@@ -72,8 +76,8 @@ class Backend(Protocol):
     def remove(self, id_: int) -> None:
         """Removes a record, if there is one."""
 
-    def heads(self, wanted: Filter) -> Iterator[Head]:
+    def list(self, wanted: Filter) -> builtins.list[Head]:
         """The records that pass, in order, as they were at one moment."""
 
-    def let_go(self) -> None:
-        """Lets go of what a forked child must not share."""
+    def heads(self, wanted: Filter) -> Iterator[Head]:
+        """As :meth:`list`, one by one."""

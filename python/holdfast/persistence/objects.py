@@ -109,10 +109,6 @@ class ObjectStore(Store):
         """Forgets whatever was loaded: the next load of each object brings a new one."""
         self._loaded.clear()
 
-    def pre_fork(self) -> None:
-        """Lets go of connections, sessions and ids; the next call makes its own."""
-        self._backend.let_go()
-
     def save(self, obj: Any) -> str:
         """Saves an object and all that it refers to, in one atomic step, and returns its id.
 
@@ -186,18 +182,30 @@ class ObjectStore(Store):
             class_name: Those of this class.
             metadata: Those whose metadata say so: ``state="NEW"``.
         """
-        return list(self.ids(class_name, **metadata))
+        heads = self._backend.list(_filter(class_name, metadata))
+        return [self._text(head.id, head.class_name) for head in heads]
 
     def ids(self, class_name: str | None = None, **metadata: str) -> Iterator[str]:
-        """As :meth:`list`, one by one, for stores that hold more than fits in memory."""
+        """As :meth:`list`, one by one, for stores that hold more than fits in memory.
+
+        Raises:
+            StoreUnavailable: Also half way, since what was handed out cannot be taken back.
+        """
         return (listed.id for listed in self.records(class_name, **metadata))
 
     def records(self, class_name: str | None = None, **metadata: str) -> Iterator[Listed]:
         """As :meth:`ids`, with what is known of each object."""
-        wanted = Filter(class_name, {name: str(value) for name, value in metadata.items()})
-        for head in self._backend.heads(wanted):
+        for head in self._backend.heads(_filter(class_name, metadata)):
             id_ = self._text(head.id, head.class_name)
             yield Listed(id_, head.class_name, own_metadata(head.metadata), head.body_bytes)
+
+    def reserve(self, count: int) -> None:
+        """Takes so many ids for the saves to come, which then need not ask for them.
+
+        Raises:
+            StoreUnavailable: None were given out.
+        """
+        self._backend.reserve(count)
 
     # What a facade has its own way of.
 
@@ -363,6 +371,10 @@ class ObjectStore(Store):
     def _forget(self, number: int) -> None:
         self._loaded.pop(number, None)
         self._known.pop(number, None)
+
+
+def _filter(class_name: str | None, metadata: Mapping[str, object]) -> Filter:
+    return Filter(class_name, {name: str(value) for name, value in metadata.items()})
 
 
 @contextmanager

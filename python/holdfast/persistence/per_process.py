@@ -27,14 +27,6 @@ class PerProcess(Generic[Value]):
             value = self._values.setdefault(process, self._make())
         return value
 
-    def present(self) -> Value | None:
-        """This process's value, if it has made one."""
-        return self._values.get((os.getpid(), _Forks.count))
-
-    def forget(self) -> None:
-        """Lets go of this process's value, and of those that were inherited."""
-        self._values.clear()
-
 
 class _Forks:
     """How many forks lie between this process and the first one.

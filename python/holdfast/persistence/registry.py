@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
+from holdfast.persistence.cluster import ClusterStore
 from holdfast.persistence.errors import BadUri, UnknownScheme
 from holdfast.persistence.files import FilesystemStore
 from holdfast.persistence.store import Store
@@ -59,3 +60,4 @@ def register(scheme: str, constructor: Callable[..., Store]) -> None:
 
 
 register("file", FilesystemStore)
+register("holdfast", ClusterStore)

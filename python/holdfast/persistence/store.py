@@ -19,7 +19,7 @@ class Store(abc.ABC):
     def pre_fork(self) -> None:  # noqa: B027 # it may be all that is needed
         """To be called before the program forks: lets go of what a child must not share.
 
-        A program that forks without it is safe too.
+        A program that forks without it is safe too: stores make anew in a child what they need.
         """
 
     def post_fork(self) -> None:  # noqa: B027 # it may be all that is needed

@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.persistence import FilesystemStore
+from holdfast.persistence import ClusterStore, FilesystemStore
 
 
-@pytest.fixture(params=["files"])
-def open_store(request, tmp_path):
-    def open_files(place="store", **options):
+@pytest.fixture(params=["files", "cluster"])
+def open_store(request):
+    return request.getfixturevalue(f"open_{request.param}")
+
+
+@pytest.fixture
+def open_files(tmp_path):
+    def open_store(place="store", **options):
         return FilesystemStore(tmp_path / place, **options)
 
-    return {"files": open_files}[request.param]
+    return open_store
+
+
+@pytest.fixture
+def open_cluster(cluster, namespace):
+    def open_store(place="store", **options):
+        return ClusterStore(f"holdfast://{cluster.text}/{namespace}-{place}", **options)
+
+    return open_store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import threading
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ class _Files:
         self._blocks = PerProcess(_Blocks)
         self._has_swept = False
 
-    def lease(self, count: int) -> list[int]:
+    def lease(self, count: int) -> builtins.list[int]:
         blocks = self._blocks.get()
         with blocks.lock:
             taken = blocks.ids.take(count)
@@ -70,7 +71,12 @@ class _Files:
                 blocks.ids.keep(leased[count:])
             return taken
 
-    def put(self, records: list[tuple[int, Record]]) -> None:
+    def reserve(self, count: int) -> None:
+        blocks = self._blocks.get()
+        with blocks.lock, self._directory.writing() as directory:
+            blocks.ids.keep(next_id.lease(directory, count))
+
+    def put(self, records: builtins.list[tuple[int, Record]]) -> None:
         with self._directory.staged(records) as staged, self._directory.writing() as directory:
             upcoming = next_id.upcoming(directory)
             for id_, _ in records:
@@ -102,17 +108,17 @@ class _Files:
             with self._directory.writing() as locked:
                 locked.remove(id_)
 
-    def heads(self, wanted: Filter) -> Iterator[Head]:
+    def list(self, wanted: Filter) -> builtins.list[Head]:
         found = []
         with self._directory.reading() as directory:
             for id_ in directory.ids() if directory else ():
                 head = directory.head(id_) if directory else None
                 if head and wanted.passes(head.class_name, own_metadata(head.metadata)):
                     found.append(head)
-        return iter(found)
+        return found
 
-    def let_go(self) -> None:
-        self._blocks.forget()
+    def heads(self, wanted: Filter) -> Iterator[Head]:
+        return iter(self.list(wanted))
 
 
 class _Blocks:
