@@ -47,9 +47,9 @@ class SqlError(Exception):
         self.help = help
 
     def text(self) -> str:
-        """As the command prints it."""
-        lines = [f"error[{self.code}]: {self.what}", f"  cause: {self.cause}"]
-        return "\n".join([*lines, f"   help: {self.help}"])
+        """As the command prints it: three lines, whatever the values in them hold."""
+        parts = {f"error[{self.code}]": self.what, "  cause": self.cause, "   help": self.help}
+        return "\n".join(f"{name}: {' '.join(part.split())}" for name, part in parts.items())
 
 
 def read_rows(connection: sa.Connection) -> Iterator[Row]:
@@ -242,25 +242,35 @@ def connect(url: str, *, to_write: bool) -> Iterator[sa.Connection]:
     what ``c['db']['db_url']`` says; paths are relative to the current directory. Raises
     ``SqlError`` for whatever the database says.
     """
+    engine = _engine(url)
     try:
-        parsed = sa.engine.make_url(url)
-        _refuse_missing(parsed)
-        engine = enginestrategy.create_engine(url, basedir=os.getcwd())
-        try:
-            with engine.connect() as connection:
-                _begin(connection, to_write=to_write)
-                yield connection
-                connection.commit()
-        finally:
-            engine.dispose()
+        with engine.connect() as connection:
+            _begin(connection, to_write=to_write)
+            yield connection
+            connection.commit()
+    except sa.exc.SQLAlchemyError as error:
+        raise _unusable(f"{'write' if to_write else 'read'} the database", error) from error
+    finally:
+        engine.dispose()
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        _refuse_missing(sa.engine.make_url(url))
+        return enginestrategy.create_engine(url, basedir=os.getcwd())
     except (sa.exc.SQLAlchemyError, ImportError, TypeError) as error:
-        raise SqlError(
-            "buildbot-database",
-            f"cannot {'write' if to_write else 'read'} the database",
-            str(error).splitlines()[0],
-            "give what c['db']['db_url'] says, and bring the tables up to date: buildbot "
-            "upgrade-master",
-        ) from error
+        # Not a URL; a driver that is not installed; an argument that Buildbot does not take.
+        raise _unusable("open the database", error) from error
+
+
+def _unusable(act: str, error: Exception) -> SqlError:
+    return SqlError(
+        "buildbot-database",
+        f"cannot {act}",
+        str(error).splitlines()[0],
+        "give what c['db']['db_url'] says, and bring the tables up to date: buildbot "
+        "upgrade-master",
+    )
 
 
 def _refuse_missing(url: sa.URL) -> None:

@@ -115,6 +115,18 @@ def test_a_row_that_contradicts_is_refused(full: Database, row: Row, mine: str, 
     assert f"the database has {found}" in error.cause
 
 
+# S7 G11
+def test_an_error_is_three_lines_whatever_is_in_it(full: Database) -> None:
+    error = refused(full, export_of(ValueRow(5, "no json", b"two\r\nlines")))
+    assert error.text().splitlines() == [
+        "error[import-conflict]: line 2 of the export contradicts what is in the database",
+        "  cause: the export has value no json of object 5 = two lines, the database has value no "
+        "json of object 5 = ff[1 \U0001f600",
+        "   help: mend one of both; nothing was written; or let the values of the cluster win: "
+        "--overwrite",
+    ]
+
+
 # S7
 def test_values_are_overwritten_if_that_is_asked_for(full: Database) -> None:
     rows = full.rows()["object_state"]
@@ -163,7 +175,7 @@ def test_what_is_no_database_is_refused_and_none_is_made(tmp_path: Path) -> None
         sql.read(f"sqlite:///{other}", io.BytesIO())
     assert "buildbot upgrade-master" in raised.value.help
     for url in ("nonsense", "oracle://host/db", "postgresql+nothing://host/db"):
-        with pytest.raises(sql.SqlError, match="cannot read the database"):
+        with pytest.raises(sql.SqlError, match="cannot open the database"):
             sql.read(url, io.BytesIO())
 
 

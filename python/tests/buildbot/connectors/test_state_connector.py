@@ -211,6 +211,35 @@ def test_random_calls_get_what_buildbots_own_get(both: Both, seed: int) -> None:
     report("state connector: random calls with equal results, for each seed", steps)
 
 
+# B3 G4
+def test_random_calls_get_the_same_while_leaders_die(
+    tmp_path: Path, template: Path, faulty_cluster: Cluster, namespace: str
+) -> None:
+    choice = random.Random(1)
+    kills = scale(20, 2)
+    with (
+        running_master(tmp_path, template, "a") as stock,
+        running_master(tmp_path, template, "b") as ours,
+        faulty_cluster.client(namespace=namespace) as client,
+    ):
+        connector = StateConnector(ours.db.state, client, deadline=bound(5.0))
+        both = Both(stock, ours, connector, client)
+        done = 0
+        for _ in range(kills):
+            killing = threading.Thread(target=faulty_cluster.local, args=("kill", "leader"))
+            killing.start()
+            while killing.is_alive():
+                step(both, choice)
+                done += 1
+            # The first of these wait for another leader.
+            for _ in range(20):
+                step(both, choice)
+                done += 1
+            faulty_cluster.up()
+        same_values_stand(both)
+    report("state connector: random calls with equal results while leaders died", done)
+
+
 def same_values_stand(both: Both) -> None:
     """Whatever was written is there, byte for byte."""
     theirs, ours = both.masters
