@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from holdfast import changesources, lease, masters, state, transfer, watch
 from holdfast._engine import task
-from holdfast._engine.context import Context
-from holdfast._engine.engine import Engine
-from holdfast._engine.flavour import Facade, documented
 from holdfast._engine.task import wait
+from holdfast._flavour import (
+    CLOSE_SECONDS,
+    ClientFacade,
+    Facade,
+    LeaseFacade,
+    WatchFacade,
+    documented,
+)
+from holdfast.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+    from collections.abc import Awaitable, Coroutine, Iterator
 
     from typing_extensions import Concatenate, ParamSpec
 
@@ -30,17 +35,6 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
 
 T = TypeVar("T")
-
-DEFAULT_ENDPOINT = "127.0.0.1:7480"
-
-
-def endpoints_of(endpoints: str | Sequence[str] | None) -> list[str]:
-    """The endpoints to begin with; see :class:`Client`."""
-    if endpoints is None:
-        endpoints = os.environ.get("HOLDFAST_ENDPOINTS", "").strip() or DEFAULT_ENDPOINT
-    if isinstance(endpoints, str):
-        endpoints = endpoints.split(",")
-    return [endpoint.strip() for endpoint in endpoints if endpoint.strip()]
 
 
 def result_of(future: Future[T]) -> T:
@@ -182,7 +176,7 @@ class Masters(Facade[masters.Masters]):
     close_lease = blocking(masters.Masters.close_lease)
 
 
-class LeaseHolder(Facade[lease.LeaseHolder]):
+class LeaseHolder(LeaseFacade):
     """A live lease that renews itself; see ``holdfast.lease.LeaseHolder``.
 
     As a context manager it is closed in the end, unless it is lost by then.
@@ -194,41 +188,9 @@ class LeaseHolder(Facade[lease.LeaseHolder]):
     set_fenced = blocking(lease.LeaseHolder.set_fenced)
     close = blocking(lease.LeaseHolder.close)
 
-    @property
-    def lease(self) -> masters.Lease:
-        """The lease."""
-        return self._core.lease
-
-    @property
-    def master_id(self) -> int:
-        """The master that the lease makes active."""
-        return self._core.lease.master_id
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the lease still holds at this moment. Looks at the clock; waits for nothing."""
-        return self._core.is_live
-
-    @property
-    def remaining(self) -> float:
-        """How long the lease lasts from here if it is not renewed any more, in seconds."""
-        return self._core.life.remaining()
-
-    def check(self) -> None:
-        """As :attr:`is_live`.
-
-        Raises:
-            LeaseLost: it does not hold any more.
-        """
-        self._core.check()
-
     def wait_lost(self, seconds: float | None = None) -> Loss | None:
         """Waits until the lease is lost, and says how; None if it is not within so many seconds."""
         return result_of(task.start(self._core.lost(seconds)))
-
-    def on_lost(self, callback: Callable[[Loss], object]) -> None:
-        """Calls back, on a thread of its own, once the lease is lost; at once if it is."""
-        self._core.on_lost(callback)
 
     @contextlib.contextmanager
     def owning(self, changesource_id: int) -> Iterator[Fence]:
@@ -252,19 +214,10 @@ class LeaseHolder(Facade[lease.LeaseHolder]):
             self.close()
 
 
-class Watch(Facade[watch.Watch]):
+class Watch(WatchFacade):
     """Changes as they are made, in order; see ``holdfast.watch.Watch``. Iterating waits."""
 
     next = blocking(watch.Watch.next)
-
-    @property
-    def revision(self) -> int:
-        """Everything up to this revision was handed out."""
-        return self._core.revision
-
-    def close(self) -> None:
-        """Ends it."""
-        self._core.close()
 
     def __iter__(self) -> Watch:
         return self
@@ -279,7 +232,7 @@ class Watch(Facade[watch.Watch]):
         self.close()
 
 
-class Client:
+class Client(ClientFacade):
     """A client of one cluster, for programs that block.
 
     Threads share it; a child process that was forked goes on with connections and a session of its
@@ -293,26 +246,6 @@ class Client:
         deadline: how long a call may take, in seconds: retries, elections, queueing included.
         session_idle: how long the cluster keeps the session without a sign of life, in seconds.
     """
-
-    def __init__(
-        self,
-        endpoints: str | Sequence[str] | None = None,
-        *,
-        namespace: str = "default",
-        deadline: float = 10.0,
-        session_idle: float = 600.0,
-    ) -> None:
-        self.namespace = namespace
-        self.engine = Engine(endpoints_of(endpoints), deadline=deadline, session_idle=session_idle)
-        self._context = Context(self.engine, namespace)
-
-    def in_namespace(self, namespace: str) -> Client:
-        """The same client, with the same connections and session, in another namespace."""
-        other = Client.__new__(Client)
-        other.namespace = namespace
-        other.engine = self.engine
-        other._context = Context(self.engine, namespace)
-        return other
 
     @property
     def state(self) -> State:
@@ -374,4 +307,6 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        # Where no node answers the session lapses by itself.
+        with contextlib.suppress(Unavailable):
+            result_of(self.engine.close(deadline=min(self.engine.deadline, CLOSE_SECONDS)))

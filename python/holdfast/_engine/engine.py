@@ -134,12 +134,15 @@ class Engine:
         """
         return task.start(self.runtime.ask(address, call, request, self.until(deadline)))
 
-    def close(self) -> Future[None]:
+    def close(self, *, deadline: float | None = None) -> Future[None]:
         """Ends the session, so that the cluster need not keep it until it lapses; then connections.
 
         Calls that are under way end. A call after it begins anew.
+
+        Raises:
+            Unavailable: no node answered in time; the session then lapses by itself.
         """
-        return task.start(self._close())
+        return task.start(self._close(self.until(deadline)))
 
     def known_endpoints(self) -> list[str]:
         """Addresses of the nodes that are known: the configured ones, then those it learned."""
@@ -171,7 +174,7 @@ class Engine:
             runtime = self._runtimes.setdefault(pid, Runtime(pool, self.session_idle))
         return runtime
 
-    async def _close(self) -> None:
+    async def _close(self, deadline: Deadline) -> None:
         runtime = self._runtimes.get(os.getpid())
         if runtime is None:
             return
@@ -179,7 +182,7 @@ class Engine:
         try:
             if session is not None:
                 request = CloseSessionRequest(session_id=session.id)
-                await runtime.read(calls.CLOSE_SESSION, request, self.until(None))
+                await runtime.read(calls.CLOSE_SESSION, request, deadline)
         except HoldfastError as error:
             if not error.is_session_gone:
                 raise

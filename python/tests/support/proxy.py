@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import random
 import selectors
 import socket
 import threading
@@ -39,23 +40,29 @@ class Proxy:
 
     Args:
         target: ``host:port``, which need not listen yet.
+        seed: of what is lost.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, seed: int = 0) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._own = self._listener.getsockname()
+        self._selector = selectors.DefaultSelector()
+        self.address = f"127.0.0.1:{self._own[1]}"
         self.up = Flow.PASS
         """From clients to the server. Set it at any time."""
         self.down = Flow.PASS
         """From the server to clients. Set it at any time."""
+        self.loss = 0.0
+        """How likely a piece is lost, be it a request or a reply: its connection breaks instead."""
         self.delay = 0.0
         """How long each piece is held back, in seconds."""
         self.connections = 0
         """How many were accepted so far."""
         self.bytes_up = 0
         """How much clients have sent so far, carried on or not."""
+        self._random = random.Random(seed)
         self._pairs: list[_Pair] = []
         self._commands: list[Callable[[], None]] = []
         self._has_ended = threading.Event()
@@ -68,25 +75,54 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def holds_up(self) -> bool:
+        """Whether bytes from a client to the server are held at this moment."""
+        return any(pair.waiting[pair.server] for pair in list(self._pairs))
+
     def cut(self) -> None:
         """Breaks all connections; new ones can be made. Returns when it is done."""
-        done = threading.Event()
+        self._obey(self._drop_all)
 
-        def cut() -> None:
-            for pair in list(self._pairs):
-                self._drop(pair)
-            done.set()
+    def refuse(self) -> None:
+        """Breaks all connections and takes no more. Returns when it is done."""
+        self._obey(self._stop_listening)
+        self.cut()
 
-        self._commands.append(cut)
-        assert done.wait(5), "the proxy does not obey"
+    def listen(self) -> None:
+        """Takes connections again."""
+        self._obey(self._start_listening)
 
     def close(self) -> None:
         """Ends it."""
         self._has_ended.set()
         self._thread.join(5)
 
+    def _obey(self, command: Callable[[], None]) -> None:
+        done = threading.Event()
+
+        def obey() -> None:
+            command()
+            done.set()
+
+        self._commands.append(obey)
+        assert done.wait(5), "the proxy does not obey"
+
+    def _drop_all(self) -> None:
+        for pair in list(self._pairs):
+            self._drop(pair)
+
+    def _stop_listening(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+
+    def _start_listening(self) -> None:
+        if self._listener.fileno() < 0:
+            self._listener = socket.create_server(self._own)
+            self._listener.setblocking(False)
+            self._selector.register(self._listener, selectors.EVENT_READ)
+
     def _run(self) -> None:
-        self._selector = selectors.DefaultSelector()
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         while not self._has_ended.is_set():
@@ -99,10 +135,9 @@ class Proxy:
                     self._read(key.data, key.fileobj)
             for pair in list(self._pairs):
                 self._write(pair)
-        for pair in list(self._pairs):
-            self._drop(pair)
+        self._drop_all()
+        self._stop_listening()
         self._selector.close()
-        self._listener.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -130,7 +165,7 @@ class Proxy:
             data = source.recv(1 << 16)
         except OSError:
             data = b""
-        if not data:
+        if not data or self._random.random() < self.loss:
             self._drop(pair)
             return
         if is_up:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -33,3 +34,9 @@ class Outcome:
 
     def __repr__(self) -> str:
         return self.text
+
+
+def parameters(method: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """Names and defaults of a method's parameters; without those that begin with ``_``."""
+    found = inspect.signature(method).parameters.values()
+    return [(one.name, one.default) for one in found if not one.name.startswith("_")]

@@ -23,7 +23,7 @@ from tests.buildbot.connectors.databases import (
     rows,
     running_master,
 )
-from tests.buildbot.connectors.outcome import Outcome
+from tests.buildbot.connectors.outcome import Outcome, parameters
 from tests.support.scale import report, scale
 
 wait = Reactor.wait
@@ -161,6 +161,18 @@ def test_results_are_of_buildbots_own_class(sources: ChangeSourcesConnector) -> 
 
 
 # B3
+def test_signatures_are_buildbots(sources: ChangeSourcesConnector) -> None:
+    for name in (
+        "findChangeSourceId",
+        "setChangeSourceMaster",
+        "get_change_source_master",
+        "getChangeSource",
+        "getChangeSources",
+    ):
+        assert parameters(getattr(sources, name)) == parameters(getattr(sources.stock, name)), name
+
+
+# B3
 def test_callers_may_yield_and_await(sources: ChangeSourcesConnector) -> None:
     source, masterid = find(sources, "s", "m")
 
@@ -189,7 +201,7 @@ def test_an_unknown_master_on_a_claimed_source_is_told_that_it_is_claimed(
 ) -> None:
     source, masterid = find(sources, "s", "m")
     for unknown in (UNKNOWN_ID, 0):
-        with pytest.raises(ChangeSourceAlreadyClaimedError):
+        with pytest.raises(ChangeSourceAlreadyClaimedError, match=f"there is no master {unknown} "):
             wait(sources.setChangeSourceMaster, source, unknown)
     wait(sources.setChangeSourceMaster, source, masterid)
     for claimer in (UNKNOWN_ID, masterid):

@@ -27,7 +27,7 @@ from tests.buildbot.connectors.databases import (
     rows,
     running_master,
 )
-from tests.buildbot.connectors.outcome import Outcome
+from tests.buildbot.connectors.outcome import Outcome, parameters
 from tests.support.cluster import Cluster
 from tests.support.scale import bound, report, scale
 
@@ -331,6 +331,20 @@ def test_no_default_is_told_by_identity(state: StateConnector) -> None:
 
 
 # B3
+def test_signatures_are_buildbots(state: StateConnector) -> None:
+    for name in (
+        "getObjectId",
+        "getState",
+        "setState",
+        "atomicCreateState",
+        "thdGetObjectId",
+        "thdGetState",
+        "thdSetState",
+    ):
+        assert parameters(getattr(state, name)) == parameters(getattr(state.stock, name)), name
+
+
+# B3
 def test_callers_may_yield_and_await(state: StateConnector) -> None:
     @inlineCallbacks
     def yielding() -> Any:
@@ -462,7 +476,7 @@ def test_ids_mean_the_same_before_and_after(master: Master, state: StateConnecto
 
 
 # B4
-@pytest.mark.parametrize("key", sorted(LOCAL_KEYS))
+@pytest.mark.parametrize("key", ["lastCodebases", "upstream_bsids"])
 def test_ids_of_local_rows_stay_local(
     master: Master, state: StateConnector, client: Client, key: str
 ) -> None:
@@ -533,3 +547,32 @@ def test_calls_take_their_deadline_and_no_longer(master: Master) -> None:
         wait(state.getState, objectid, "k", None)
     assert time.monotonic() - began < 0.3 + bound(0.5)
     client.close()
+
+
+# S3
+def test_of_two_writes_at_once_the_first_stands_and_both_learn_it(
+    tmp_path: Path, template: Path, cluster: Cluster, namespace: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        states = []
+        for name in ("a", "b"):
+            client = stack.enter_context(cluster.client(namespace=namespace))
+            master = stack.enter_context(running_master(tmp_path, template, name))
+            states.append(StateConnector(master.db.state, client))
+        objectid = wait(states[0].getObjectId, "o", "C")
+        assert wait(states[1].getObjectId, "o", "C") == objectid
+
+        def write(attempt: int) -> Deferred[Any]:
+            writes = [s.setState(objectid, "k", [attempt, n]) for n, s in enumerate(states)]
+            return gatherResults(writes)
+
+        lost = 0
+        for attempt in range(scale(1000, 100)):
+            told = wait(write, attempt)
+            stands = [wait(state.getState, objectid, "k") for state in states]
+            assert stands[0] == stands[1]
+            for nth, value in enumerate(told):
+                assert value in ([attempt, nth], stands[0])
+                lost += value != [attempt, nth]
+    assert lost > 0, "no two writes came at the same time"
+    report("state written by two masters at once: told that the other's came first", lost)

@@ -1,0 +1,130 @@
+"""A cluster whose nodes clients can reach only where a test wants them to: through its proxies.
+
+What nodes say of the leader's address leads nowhere, so that a client cannot go around a proxy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from holdfast import Client
+from holdfast._engine import calls
+from holdfast._wire.cluster_pb2 import ListMembersRequest
+from holdfast.errors import HoldfastError
+from tests.support.cluster import binary, wait_until
+from tests.support.proxy import Flow, Proxy
+
+
+class HiddenCluster:
+    """Nodes that each run as a process of the test's own, with a proxy before each."""
+
+    def __init__(self, directory: Path, nodes: int) -> None:
+        self.directory = directory
+        self._ports = _free_ports(3 * nodes)
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        # Where the nodes are reached without the proxies.
+        self.direct = [f"127.0.0.1:{self._ports[3 * i]}" for i in range(nodes)]
+        self.proxies = [Proxy(address, seed=i) for i, address in enumerate(self.direct)]
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The proxies' addresses, node by node."""
+        return [proxy.address for proxy in self.proxies]
+
+    def client(self, **options: object) -> Client:
+        """A client that goes through the proxies."""
+        return Client(self.endpoints, **options)
+
+    def direct_client(self, **options: object) -> Client:
+        """A client that goes around the proxies."""
+        return Client(self.direct, **options)
+
+    def start(self) -> None:
+        """Starts the nodes; returns when all have a vote."""
+        for node in range(len(self.direct)):
+            self.start_node(node)
+            self._wait_for_voters(node + 1)
+
+    def start_node(self, node: int) -> None:
+        """Starts a node, or starts it again with its data."""
+        client, peer, closed = self._ports[3 * node : 3 * node + 3]
+        command = [
+            *(binary(), "serve", "--data-dir", str(self.directory / f"n{node}")),
+            *("--client-addr", f"127.0.0.1:{client}", "--peer-addr", f"127.0.0.1:{peer}"),
+            *("--advertise-client", f"127.0.0.1:{closed}", "--node-id", str(node + 1)),
+            *(("--form",) if node == 0 else ("--join", self.direct[0])),
+        ]
+        with open(self.directory / f"n{node}.log", "ab") as log:
+            self._processes[node] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def signal(self, node: int, number: signal.Signals) -> None:
+        """Sends a node a signal; after SIGKILL or SIGTERM returns when it is gone."""
+        self._processes[node].send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self._processes[node].wait(20)
+
+    def leader(self) -> int:
+        """Which node leads; waits until one does."""
+
+        def found() -> int | None:
+            with contextlib.suppress(HoldfastError), Client(self.direct, deadline=1.0) as client:
+                request = ListMembersRequest()
+                for member in client.engine.read(calls.LIST_MEMBERS, request).result().members:
+                    if member.leader:
+                        return member.node_id
+            return None
+
+        return wait_until(found, "there is a leader") - 1
+
+    def mend(self) -> None:
+        """The proxies pass everything on."""
+        for proxy in self.proxies:
+            proxy.up = proxy.down = Flow.PASS
+            proxy.loss = proxy.delay = 0.0
+            proxy.listen()
+            proxy.cut()
+
+    def stop(self) -> None:
+        """Ends all of it."""
+        for proxy in self.proxies:
+            proxy.close()
+        for process in self._processes.values():
+            process.kill()
+            process.wait(20)
+
+    def _wait_for_voters(self, voters: int) -> None:
+        def are_there() -> bool:
+            with contextlib.suppress(HoldfastError), Client(self.direct, deadline=1.0) as client:
+                found = client.engine.read(calls.LIST_MEMBERS, ListMembersRequest()).result()
+                return sum(member.voter for member in found.members) == voters
+            return False
+
+        wait_until(are_there, f"there are {voters} voters")
+
+
+@contextlib.contextmanager
+def run_hidden_cluster(nodes: int = 3) -> Iterator[HiddenCluster]:
+    """A hidden cluster, ended in the end."""
+    directory = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
+    cluster = HiddenCluster(directory, nodes)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
