@@ -23,7 +23,7 @@ import heapq
 import logging
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING
 
 from holdfast._engine import boottime, calls, task
@@ -214,6 +214,10 @@ class Session:
             except TimeoutError:
                 message = f"not sent: {UNDECIDED_MAX} earlier writes of this session are undecided"
                 raise NotApplied(message) from None
+            except CancelledError:
+                if not moved.cancelled():
+                    self._let_in(1)  # It was told that there is room, which is another one's now.
+                raise
 
     def context(self, seq: Seq, *, is_resent: bool) -> WriteContext:
         """What a copy carries that is sent at this moment."""
@@ -232,13 +236,22 @@ class Session:
             before = self._first_incomplete()
             self._close(seq, is_decided=is_decided, was_carried_out=was_carried_out)
             room = self._first_incomplete() - before
-            ready = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        for moved in ready:
-            task.settle(moved, None)
+        self._let_in(room)
 
     def forget(self, seq: Seq) -> None:
         """A write is over that nobody can ask about any more. Takes no lock."""
         self._forgotten.append(seq)
+
+    def _let_in(self, room: int) -> None:
+        """Tells so many of those who wait that there is room."""
+        ready: list[Future[None]] = []
+        with self._lock:
+            while self._waiting and len(ready) < room:
+                moved = self._waiting.popleft()
+                if not moved.done():  # else it has given up
+                    ready.append(moved)
+        for moved in ready:
+            task.settle(moved, None)
 
     def _close(self, seq: Seq, *, is_decided: bool, was_carried_out: bool) -> None:
         self._closed.add(seq.number)
