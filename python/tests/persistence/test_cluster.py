@@ -167,10 +167,16 @@ def test_upload_goes_on_at_another_node(cluster, namespace):
         store = ClusterStore(uri)
         only_these(store)
         store.save(Job("the first node is asked"))
+        saving = threading.Thread(target=store.save, args=(Object("Big", body),))
+        saving.start()
+        wait_until(lambda: proxy.bytes_up > 1 << 20, "the upload is on its way")
         proxy.down = Flow.HOLD
-        id_ = store.save(Object("Big", body))
-        assert proxy.bytes_up > 1 << 20, "the silent node was the first"
-    assert ClusterStore(f"holdfast://{cluster.text}/{namespace}").load(id_).body == body
+        assert proxy.bytes_up < len(body)
+        saving.join(bound(20))
+        assert not saving.is_alive()
+    direct = ClusterStore(f"holdfast://{cluster.text}/{namespace}")
+    (id_,) = direct.list(class_name="Big")
+    assert direct.load(id_).body == body
 
 
 def test_upload_that_lapsed_is_begun_anew(open_cluster, namespace, monkeypatch, sent):
