@@ -367,10 +367,11 @@ class Watch:
             filters=self._filters,
             progress_ms=_PROGRESS_MS,
         )
-        stream = Stream(calls.WATCH, link, request.SerializeToString())
+        runtime = self._context.engine.runtime
+        stream = Stream(calls.WATCH, link, request.SerializeToString(), runtime)
         await stream.begin()
         header = Header.of(stream.first.header)
-        self._context.engine.runtime.pool.observe(endpoint, header, has_answered=False)
+        runtime.pool.observe(endpoint, header, has_answered=False)
         # What a watch from now on begins with. Afterwards it is the node that says again what we
         # have asked for.
         if self._cursor is None:

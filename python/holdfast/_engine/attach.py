@@ -142,7 +142,8 @@ class _Attachment:
         silence = self._holder.grace / _SILENCE_SHARE
         try:
             link = await task.within(silence, task.start(endpoint.connect()))
-            exchange = Exchange(calls.ATTACH_LEASE, link)
+            runtime = self._holder.renewer.engine.runtime
+            exchange = Exchange(calls.ATTACH_LEASE, link, runtime)
         except (ConnectError, HoldfastError, TimeoutError):
             endpoint.mark_bad()
             return _Ended.UNUSED

@@ -60,8 +60,9 @@ class Loop:
         self._waker.setblocking(False)
         self._selector.register(self._woken_by, selectors.EVENT_READ, self._drain)
         self._sockets: set[socket.socket] = {self._woken_by, self._waker}
-        # Held for a few moves, never while a callback runs.
-        self._lock = threading.Lock()
+        # Held for a few moves, never while a callback runs. One that can be taken twice, since what
+        # the garbage collector ends, at any moment, may call here.
+        self._lock = threading.RLock()
         self._soon: deque[Callback] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
@@ -124,7 +125,7 @@ class Loop:
         Takes no lock, since a thread that is not here may have held it, and does not touch the
         selector's registrations, which the parent shares.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for sock in self._sockets:
             sock.close()
         self._selector.close()
@@ -160,8 +161,7 @@ class Loop:
                 except Exception:
                     log.exception("a connection's callback failed")
             with self._lock:
-                due = list(self._soon)
-                self._soon.clear()
+                due, self._soon = self._soon, deque()
                 now = time.monotonic()
                 while self._timers and self._timers[0][0] <= now:
                     due.append(heapq.heappop(self._timers)[2]._fire)

@@ -5,6 +5,8 @@ A child process that was forked makes its own when it first calls, and never tou
 
 from __future__ import annotations
 
+import os
+import weakref
 from typing import TYPE_CHECKING, Callable
 
 from holdfast._engine import copies, rpc, task
@@ -33,11 +35,17 @@ Encode = Callable[[bool], bytes]
 
 
 class Runtime:
-    """See the module."""
+    """See the module.
+
+    Whatever is under way refers to it; when nothing does any more, and the engine is gone too, its
+    connections are closed.
+    """
 
     def __init__(self, pool: Pool, session_idle: float) -> None:
         self.pool = pool
         self.sessions = Sessions(self, session_idle)
+        # Not at the end of the process, which closes them anyway.
+        weakref.finalize(self, _close_unless_inherited, pool, os.getpid()).atexit = False
 
     async def read(self, call: Call[Req, Res], request: Req, deadline: Deadline) -> Res:
         """Makes a call that may be repeated at will."""
@@ -89,7 +97,7 @@ class Runtime:
 
         async def open_at(link: Link) -> Stream[Res]:
             # Without a time-out: the deadline is for the first response.
-            stream = Stream(call, link, encoded)
+            stream = Stream(call, link, encoded, self)
             await stream.begin()
             return stream
 
@@ -112,7 +120,7 @@ class Runtime:
                 break
             try:
                 link = endpoint.link or await endpoint.connect()
-                return Exchange(call, link)
+                return Exchange(call, link, self)
             except ConnectError as error:
                 endpoint.mark_bad()
                 attempts[endpoint.address] = Attempt(endpoint.address, None, str(error))
@@ -132,6 +140,11 @@ def _plan(call: Call[Req, Res], kind: Kind, encode: Encode) -> Plan[Res]:
         return response
 
     return Plan(f"{call.service}.{call.name}", kind, send, header_of)
+
+
+def _close_unless_inherited(pool: Pool, pid: int) -> None:
+    if os.getpid() == pid:
+        pool.close()
 
 
 def header_of(response: Message) -> ResponseHeader:

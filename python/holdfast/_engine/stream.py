@@ -35,8 +35,13 @@ class Stream(Generic[Res]):
     """The first response, which the iteration begins with."""
 
     def __init__(
-        self, call: StreamCall[Req, Res] | ExchangeCall[Req, Res], link: Link, request: bytes | None
+        self,
+        call: StreamCall[Req, Res] | ExchangeCall[Req, Res],
+        link: Link,
+        request: bytes | None,
+        owner: object,
     ) -> None:
+        self._owner = owner  # of the connection, which is open for as long as it is there
         self.endpoint = link.authority
         """The node that answers, as ``host:port``."""
         self._response = call.response
@@ -135,8 +140,8 @@ class Stream(Generic[Res]):
 class Exchange(Stream[Res], Generic[Req, Res]):
     """A stream of requests and responses."""
 
-    def __init__(self, call: ExchangeCall[Req, Res], link: Link) -> None:
-        super().__init__(call, link, None)
+    def __init__(self, call: ExchangeCall[Req, Res], link: Link, owner: object) -> None:
+        super().__init__(call, link, None, owner)
 
     def send(self, request: Req) -> Future[None]:
         """Hands a request over; done when the connection has taken it.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -367,6 +370,37 @@ def test_child_does_not_hold_its_parents_connections(client):
 
     assert _in_child(check) == 0
     assert client.state.get_object_id("a", "A")
+
+
+def test_dropped_client_closes_its_connections(cluster):
+    client = cluster.client()
+    client.state.get_object_id("a", "A")
+    links = [endpoint.link for endpoint in client.engine.runtime.pool.in_order()]
+    connections = [link.connection for link in links if link is not None]
+    assert [one.is_open for one in connections] == [True] * len(connections) != []
+    del client, links
+    gc.collect()
+    wait_until(lambda: not any(one.is_open for one in connections), "they are closed")
+
+
+# A program that ends with a lease, a watch and a call under way ends.
+def test_program_ends_whatever_is_under_way(cluster):
+    program = """if True:
+        import sys
+        from holdfast import Client
+        from holdfast._engine import calls
+        from holdfast._wire.state_pb2 import GetStateRequest
+        from holdfast.instance import Instance
+        client = Client(sys.argv[1])
+        lease = client.hold_lease("ends", Instance.random(), 0.5, grace=0.5)
+        watch = client.watch()
+        client.engine.read(calls.GET_STATE, GetStateRequest(object_id=1, name="k"))
+        print(lease.is_live)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", program, cluster.text], capture_output=True, text=True, timeout=30
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "True\n", "")
 
 
 def test_sync_calls_are_quick(client):

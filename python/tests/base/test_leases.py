@@ -26,9 +26,10 @@ def _hold(client, name, ttl=1.0, **options):
     return client.hold_lease(name, Instance.random(), ttl, **options)
 
 
-# M3
-def test_lease_is_renewed_for_as_long_as_it_is_held(client):
-    with _hold(client, "one", ttl=0.5) as lease:
+# M3, M6
+@pytest.mark.parametrize("grace", [0.0, 0.5])
+def test_lease_is_renewed_for_as_long_as_it_is_held(client, grace):
+    with _hold(client, "one", ttl=0.5, grace=grace) as lease:
         source = client.changesources.find_id("repo")
         fence = lease.claim(source)
         assert lease.wait_lost(1.6) is None
