@@ -13,13 +13,16 @@ import linecache
 import os
 import sys
 import traceback
+import types
 
 
 def main() -> None:
     # What a block starts may print, but answers are ours alone.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    names: dict[str, object] = {"__name__": "__main__"}
+    # A module, so that what the guide's classes make can be pickled and loaded again.
+    guide = types.ModuleType("__main__")
+    sys.modules["__main__"] = guide
     for line in sys.stdin:
         block = json.loads(line)
         printed = io.StringIO()
@@ -29,7 +32,7 @@ def main() -> None:
         linecache.cache[block["where"]] = (len(block["code"]), None, lines, block["where"])
         try:
             with contextlib.redirect_stdout(printed):
-                exec(compile(block["code"], block["where"], "exec"), names)
+                exec(compile(block["code"], block["where"], "exec"), guide.__dict__)
         except BaseException:  # also a SystemExit is an answer
             error = traceback.format_exc()
         answers.write(json.dumps({"output": printed.getvalue(), "error": error}) + "\n")

@@ -50,6 +50,10 @@ def test_python_goes_on_from_block_to_block(guide: Guide) -> None:
     guide.run(python("print(a + 1)  #=> 21", "print('done')  #=> done"))
 
 
+def test_what_a_guide_defines_can_be_pickled(guide: Guide) -> None:
+    guide.run(python("class Job: pass", "import pickle", "pickle.loads(pickle.dumps(Job()))"))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
