@@ -35,19 +35,32 @@ Res = TypeVar("Res", bound="Message")
 
 
 class _Rpc(Generic[Req, Res]):
-    def __init__(self, service: str, name: str, request: type[Req], response: type[Res]) -> None:
+    def __init__(
+        self,
+        service: str,
+        name: str,
+        request: type[Req],
+        response: type[Res],
+        *,
+        by_itself: bool = False,
+    ) -> None:
         self.service = service
         self.name = name
         self.path = f"/holdfast.v1.{service}/{name}"
         self.request = request
         self.response = response
+        self.by_itself = by_itself
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.service}.{self.name})"
 
 
 class Call(_Rpc[Req, Res]):
-    """A request that gets one response."""
+    """A request that gets one response.
+
+    One with a long request or response goes by itself: calls that shared a stream with it would
+    wait (``pipeline``).
+    """
 
 
 class StreamCall(_Rpc[Req, Res]):
@@ -61,7 +74,7 @@ class ExchangeCall(_Rpc[Req, Res]):
 GET_OBJECT_ID = Call("State", "GetObjectId", state.GetObjectIdRequest, state.GetObjectIdResponse)
 GET_STATE = Call("State", "GetState", state.GetStateRequest, state.GetStateResponse)
 GET_STATE_MANY = Call(
-    "State", "GetStateMany", state.GetStateManyRequest, state.GetStateManyResponse
+    "State", "GetStateMany", state.GetStateManyRequest, state.GetStateManyResponse, by_itself=True
 )
 SET_STATE = Call("State", "SetState", state.SetStateRequest, state.SetStateResponse)
 CREATE_STATE = Call("State", "CreateState", state.CreateStateRequest, state.CreateStateResponse)
@@ -71,10 +84,14 @@ ABANDON_CREATING = Call(
     "State", "AbandonCreating", state.AbandonCreatingRequest, state.AbandonCreatingResponse
 )
 DELETE_STATE = Call("State", "DeleteState", state.DeleteStateRequest, state.DeleteStateResponse)
-LIST_OBJECTS = Call("State", "ListObjects", state.ListObjectsRequest, state.ListObjectsResponse)
-LIST_STATE = Call("State", "ListState", state.ListStateRequest, state.ListStateResponse)
+LIST_OBJECTS = Call(
+    "State", "ListObjects", state.ListObjectsRequest, state.ListObjectsResponse, by_itself=True
+)
+LIST_STATE = Call(
+    "State", "ListState", state.ListStateRequest, state.ListStateResponse, by_itself=True
+)
 EXPORT = StreamCall("State", "Export", state.ExportRequest, state.ExportResponse)
-IMPORT = Call("State", "Import", state.ImportRequest, state.ImportResponse)
+IMPORT = Call("State", "Import", state.ImportRequest, state.ImportResponse, by_itself=True)
 
 FIND_MASTER_ID = Call(
     "Masters", "FindMasterId", masters.FindMasterIdRequest, masters.FindMasterIdResponse
@@ -84,7 +101,11 @@ SET_MASTER_STATE = Call(
 )
 GET_MASTER = Call("Masters", "GetMaster", masters.GetMasterRequest, masters.GetMasterResponse)
 LIST_MASTERS = Call(
-    "Masters", "ListMasters", masters.ListMastersRequest, masters.ListMastersResponse
+    "Masters",
+    "ListMasters",
+    masters.ListMastersRequest,
+    masters.ListMastersResponse,
+    by_itself=True,
 )
 OPEN_LEASE = Call("Masters", "OpenLease", masters.OpenLeaseRequest, masters.OpenLeaseResponse)
 KEEP_ALIVE = Call("Masters", "KeepAlive", masters.KeepAliveRequest, masters.KeepAliveResponse)
@@ -116,6 +137,7 @@ LIST_CHANGE_SOURCES = Call(
     "ListChangeSources",
     changesources.ListChangeSourcesRequest,
     changesources.ListChangeSourcesResponse,
+    by_itself=True,
 )
 CLAIM = Call("ChangeSources", "Claim", changesources.ClaimRequest, changesources.ClaimResponse)
 RELEASE = Call(
@@ -134,7 +156,9 @@ SET_GROUP = Call(
     "ChangeSources", "SetGroup", changesources.SetGroupRequest, changesources.SetGroupResponse
 )
 
-STM_GET = Call("Stm", "GetVariables", stm.GetVariablesRequest, stm.GetVariablesResponse)
+STM_GET = Call(
+    "Stm", "GetVariables", stm.GetVariablesRequest, stm.GetVariablesResponse, by_itself=True
+)
 STM_COMMIT = Call("Stm", "Commit", stm.CommitRequest, stm.CommitResponse)
 STM_LIST = StreamCall("Stm", "ListVariables", stm.ListVariablesRequest, stm.ListVariablesResponse)
 
@@ -170,11 +194,19 @@ KEEP_SESSION = Call(
     "Cluster", "KeepSession", cluster.KeepSessionRequest, cluster.KeepSessionResponse
 )
 CLOSE_SESSION = Call(
-    "Cluster", "CloseSession", cluster.CloseSessionRequest, cluster.CloseSessionResponse
+    "Cluster",
+    "CloseSession",
+    cluster.CloseSessionRequest,
+    cluster.CloseSessionResponse,
+    by_itself=True,
 )
-STATUS = Call("Cluster", "Status", cluster.StatusRequest, cluster.StatusResponse)
+STATUS = Call("Cluster", "Status", cluster.StatusRequest, cluster.StatusResponse, by_itself=True)
 LIST_MEMBERS = Call(
-    "Cluster", "ListMembers", cluster.ListMembersRequest, cluster.ListMembersResponse
+    "Cluster",
+    "ListMembers",
+    cluster.ListMembersRequest,
+    cluster.ListMembersResponse,
+    by_itself=True,
 )
 
 WATCH = StreamCall("Watch", "Watch", watch.WatchRequest, watch.WatchResponse)

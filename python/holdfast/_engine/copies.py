@@ -90,8 +90,10 @@ class Plan(Generic[R]):
     name: str
     """For messages: ``State.GetState``."""
     kind: Kind
-    send: Callable[[Link, bool, float], Future[R]]
+    send: Callable[[Link, bool, float], Future[Any]]
     """Sends a copy on a connection, marked as resent or not, of use for so many seconds."""
+    read: Callable[[Any], R]
+    """The response in what comes of that."""
     header: Callable[[R], ResponseHeader]
     """The header of a response."""
 
@@ -214,7 +216,8 @@ class _Copies(Generic[R]):
                 raise ConnectError("connected too late to send")
             was_sent, was_resent = True, self._progress.sent > 0
             self._progress.sent += 1
-            response = await wait(self._plan.send(link, was_resent, self._deadline.remaining()))
+            sending = self._plan.send(link, was_resent, self._deadline.remaining())
+            response = self._plan.read(await wait(sending))
         except ConnectError as error:
             said = Answer(Fate.NOT_SENT, str(error))
         except rpc.Status as status:

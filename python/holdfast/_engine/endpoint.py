@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast._engine import rpc, task
 from holdfast._engine.http2 import Connection
+from holdfast._engine.pipeline import Pipeline
 from holdfast._engine.task import wait
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ class ConnectError(Exception):
 
 
 class Link:
-    """An open connection with what its requests begin with."""
+    """An open connection, what its requests begin with, and the stream that small calls share."""
 
-    def __init__(self, connection: Connection, authority: str) -> None:
+    def __init__(self, loop: Loop, connection: Connection, authority: str) -> None:
         self.connection = connection
         self.authority = authority
         self.headers = rpc.Headers(authority, _USER_AGENT)
+        self.pipeline = Pipeline(loop, self)
 
 
 class Endpoint:
@@ -156,7 +158,7 @@ class Endpoint:
             except OSError as failure:
                 error = ConnectError(failure.strerror or str(failure))
                 continue
-            return Link(connection, self.address)
+            return Link(self._loop, connection, self.address)
         raise error
 
 

@@ -16,7 +16,6 @@ from holdfast._engine.pending import Pending
 from holdfast._engine.pool import Pool
 from holdfast._engine.session import Sessions
 from holdfast._engine.stream import Exchange, Stream
-from holdfast._engine.task import wait
 from holdfast.errors import Attempt, Unavailable
 
 if TYPE_CHECKING:
@@ -105,6 +104,7 @@ class Runtime:
             f"{call.service}.{call.name}",
             Kind.READ,
             lambda link, _resent, _seconds: task.start(open_at(link)),
+            lambda stream: stream,
             lambda stream: header_of(stream.first),
         )
         return await copies.run(self.pool, plan, deadline)
@@ -129,17 +129,17 @@ class Runtime:
 
 
 def _plan(call: Call[Req, Res], kind: Kind, encode: Encode) -> Plan[Res]:
-    def send(link: Link, is_resent: bool, seconds: float) -> Future[Res]:
-        headers = link.headers.block(call.path, seconds)
-        return task.start(receive(rpc.unary(link.connection, headers, encode(is_resent))))
+    def send(link: Link, is_resent: bool, seconds: float) -> Future[bytes]:
+        request = encode(is_resent)
+        answered = None
+        if not call.by_itself:
+            answered = link.pipeline.call(call.path, seconds, request)
+        if answered is None:
+            headers = link.headers.block(call.path, seconds)
+            answered = rpc.unary(link.connection, headers, request)
+        return answered
 
-    async def receive(answered: Future[bytes]) -> Res:
-        message = await wait(answered)
-        response = call.response()
-        response.ParseFromString(message)
-        return response
-
-    return Plan(f"{call.service}.{call.name}", kind, send, header_of)
+    return Plan(f"{call.service}.{call.name}", kind, send, call.response.FromString, header_of)
 
 
 def _close_unless_inherited(pool: Pool, pid: int) -> None:

@@ -82,19 +82,24 @@ async def sleep(seconds: float) -> None:
 def follow(future: Future[T]) -> Future[T]:
     """A future of one's own with another one's result; cancelling it leaves the other one alone."""
     own: Future[T] = Future()
+    pass_on(future, own)
+    return own
 
-    def pass_on(done: Future[T]) -> None:
+
+def pass_on(future: Future[T], other: Future[T]) -> None:
+    """Gives a future's result, once there is one, to another one."""
+
+    def settle_other(done: Future[T]) -> None:
         if done.cancelled():
-            own.cancel()
+            other.cancel()
             return
         error = done.exception()
         if error is not None:
-            fail(own, error)
+            fail(other, error)
         else:
-            settle(own, done.result())
+            settle(other, done.result())
 
-    future.add_done_callback(pass_on)
-    return own
+    future.add_done_callback(settle_other)
 
 
 async def first(*futures: Future[Any], seconds: float | None = None) -> None:
