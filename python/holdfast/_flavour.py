@@ -111,7 +111,8 @@ class ClientFacade:
     Args:
         endpoints: nodes to begin with, as ``"host:port,host:port"`` or a sequence. None: those in
             ``HOLDFAST_ENDPOINTS``, else ``127.0.0.1:7480``. One that answers is enough.
-        namespace: of every call, 1 to 1,024 bytes; empty means ``default`` (G10).
+        namespace: of every call, 1 to 1,024 bytes (G10). None: ``HOLDFAST_NAMESPACE``, else
+            ``default``.
         deadline: how long a call may take, in seconds: retries, elections, queueing included.
         session_idle: how long the cluster keeps the session without a sign of life, in seconds.
     """
@@ -120,13 +121,13 @@ class ClientFacade:
         self,
         endpoints: str | Sequence[str] | None = None,
         *,
-        namespace: str = "default",
+        namespace: str | None = None,
         deadline: float = 10.0,
         session_idle: float = 600.0,
     ) -> None:
-        self.namespace = namespace
+        self.namespace = namespace or os.environ.get("HOLDFAST_NAMESPACE") or "default"
         self.engine = Engine(endpoints_of(endpoints), deadline=deadline, session_idle=session_idle)
-        self._context = Context(self.engine, namespace)
+        self._context = Context(self.engine, self.namespace)
 
     def in_namespace(self: Self, namespace: str) -> Self:
         """The same client, with the same connections and session, in another namespace."""

@@ -242,7 +242,8 @@ class Client(ClientFacade):
     Args:
         endpoints: nodes to begin with, as ``"host:port,host:port"`` or a sequence. None: those in
             ``HOLDFAST_ENDPOINTS``, else ``127.0.0.1:7480``. One that answers is enough.
-        namespace: of every call, 1 to 1,024 bytes; empty means ``default`` (G10).
+        namespace: of every call, 1 to 1,024 bytes (G10). None: ``HOLDFAST_NAMESPACE``, else
+            ``default``.
         deadline: how long a call may take, in seconds: retries, elections, queueing included.
         session_idle: how long the cluster keeps the session without a sign of life, in seconds.
     """

@@ -37,6 +37,20 @@ def behind(hidden_cluster, namespace):
         hidden_cluster.mend()
 
 
+def test_cluster_and_namespace_come_from_the_environment(monkeypatch):
+    for name in ("HOLDFAST_ENDPOINTS", "HOLDFAST_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    client = Client()
+    assert (client.engine.endpoints, client.namespace) == (("127.0.0.1:7480",), "default")
+    monkeypatch.setenv("HOLDFAST_ENDPOINTS", "a:1, b:2,")
+    monkeypatch.setenv("HOLDFAST_NAMESPACE", "site")
+    client = Client()
+    assert (client.engine.endpoints, client.namespace) == (("a:1", "b:2"), "site")
+    client = Client(["c:3"], namespace="other")
+    assert (client.engine.endpoints, client.namespace) == (("c:3",), "other")
+    assert client.in_namespace("third").engine is client.engine
+
+
 # B2
 def test_nothing_connects_before_the_first_call():
     with Client("192.0.2.1:1", deadline=0.2) as client:
