@@ -12,7 +12,7 @@ import inspect
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union
 
-from holdfast import changesources, lease, masters, state, transfer, watch
+from holdfast import changesources, cluster, lease, masters, state, transfer, watch
 from holdfast._engine import task
 from holdfast._engine.task import wait
 from holdfast._flavour import (
@@ -158,6 +158,13 @@ class Masters(Facade[masters.Masters]):
     close_lease = awaitable(masters.Masters.close_lease)
 
 
+class Cluster(Facade[cluster.Cluster]):
+    """The cluster itself; see ``holdfast.cluster.Cluster``."""
+
+    status = awaitable(cluster.Cluster.status)
+    members = awaitable(cluster.Cluster.members)
+
+
 class LeaseHolder(LeaseFacade):
     """A live lease that renews itself; see ``holdfast.lease.LeaseHolder``.
 
@@ -229,6 +236,11 @@ class Client(ClientFacade):
     def masters(self) -> Masters:
         """Masters and the calls on their leases."""
         return Masters(masters.Masters(self._context))
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster itself: status and members."""
+        return Cluster(cluster.Cluster(self._context))
 
     @property
     def changesources(self) -> ChangeSources:

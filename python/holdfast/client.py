@@ -7,7 +7,7 @@ import queue
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from holdfast import changesources, lease, masters, state, transfer, watch
+from holdfast import changesources, cluster, lease, masters, state, transfer, watch
 from holdfast._engine import task
 from holdfast._engine.task import wait
 from holdfast._flavour import (
@@ -176,6 +176,13 @@ class Masters(Facade[masters.Masters]):
     close_lease = blocking(masters.Masters.close_lease)
 
 
+class Cluster(Facade[cluster.Cluster]):
+    """The cluster itself; see ``holdfast.cluster.Cluster``."""
+
+    status = blocking(cluster.Cluster.status)
+    members = blocking(cluster.Cluster.members)
+
+
 class LeaseHolder(LeaseFacade):
     """A live lease that renews itself; see ``holdfast.lease.LeaseHolder``.
 
@@ -257,6 +264,11 @@ class Client(ClientFacade):
     def masters(self) -> Masters:
         """Masters and the calls on their leases."""
         return Masters(masters.Masters(self._context))
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster itself: status and members."""
+        return Cluster(cluster.Cluster(self._context))
 
     @property
     def changesources(self) -> ChangeSources:

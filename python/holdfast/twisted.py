@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from holdfast import changesources, lease, masters, state, watch
+from holdfast import changesources, cluster, lease, masters, state, watch
 from holdfast._engine import task
 from holdfast._engine.task import wait
 from holdfast._flavour import ClientFacade, Facade, LeaseFacade, WatchFacade, documented
@@ -168,6 +168,13 @@ class Masters(Facade[masters.Masters]):
     close_lease = deferred(masters.Masters.close_lease)
 
 
+class Cluster(Facade[cluster.Cluster]):
+    """The cluster itself; see ``holdfast.cluster.Cluster``."""
+
+    status = deferred(cluster.Cluster.status)
+    members = deferred(cluster.Cluster.members)
+
+
 class LeaseHolder(LeaseFacade):
     """A live lease that renews itself; see ``holdfast.lease.LeaseHolder``.
 
@@ -203,6 +210,11 @@ class Client(ClientFacade):
     def masters(self) -> Masters:
         """Masters and the calls on their leases."""
         return Masters(masters.Masters(self._context))
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster itself: status and members."""
+        return Cluster(cluster.Cluster(self._context))
 
     @property
     def changesources(self) -> ChangeSources:

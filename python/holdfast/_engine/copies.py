@@ -20,8 +20,10 @@ Invariants:
 from __future__ import annotations
 
 import enum
+import logging
 import random
 import time
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
     from holdfast._engine.pool import Pool
     from holdfast._wire.common_pb2 import ResponseHeader
+
+log = logging.getLogger("holdfast")
 
 _COPIES_MAX = 4
 """Most copies of one call in the air together: enough to get around two nodes that hang."""
@@ -222,6 +226,12 @@ class _Copies(Generic[R]):
             said = Answer(Fate.NOT_SENT, str(error))
         except rpc.Status as status:
             said = answer.read(status)
+        except CancelledError:
+            raise
+        except Exception as error:
+            # A response that cannot be read, or a fault of ours: nobody knows what became of it.
+            log.exception("a copy of %s failed", self._plan.name)
+            said = Answer(Fate.UNKNOWN, repr(error))
         self._landed.put(_Flight(endpoint, was_sent, was_resent, response, said))
 
 

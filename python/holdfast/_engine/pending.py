@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Generic
 
 from holdfast._engine import answer, task
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class Pending(Generic[Req, Res]):
     """See the module. Made by ``Engine.begin``; one :meth:`send` at a time.
 
-    While it is undecided its request must not be changed. One that is forgotten is given up.
+    While it is undecided its request must not be changed. One that is forgotten is given up. It is
+    the process's that began it: a session never crosses a fork.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class Pending(Generic[Req, Res]):
         """Sends it until it is answered or the deadline passes; raises as :meth:`send`."""
         if self.is_decided:
             raise ValueError("a decided write is not sent again")
+        if os.getpid() != self._runtime.pid:
+            raise ValueError("a write is sent again only by the process that began it")
         nth = Run.FURTHER if self._may_have_left else nth
         # Should this be cancelled.
         self._may_have_left = True

@@ -41,10 +41,11 @@ class Runtime:
     """
 
     def __init__(self, pool: Pool, session_idle: float) -> None:
+        self.pid = os.getpid()
         self.pool = pool
         self.sessions = Sessions(self, session_idle)
         # Not at the end of the process, which closes them anyway.
-        weakref.finalize(self, _close_unless_inherited, pool, os.getpid()).atexit = False
+        weakref.finalize(self, _close_unless_inherited, pool, self.pid).atexit = False
 
     async def read(self, call: Call[Req, Res], request: Req, deadline: Deadline) -> Res:
         """Makes a call that may be repeated at will."""

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ from holdfast._engine import calls
 from holdfast._engine.session import UNDECIDED_MAX, Session
 from holdfast._wire import state_pb2
 from holdfast._wire.cluster_pb2 import CloseSessionRequest, StatusRequest
+from holdfast._wire.state_pb2 import SetStateResponse
 from tests.support.cluster import wait_until
 from tests.support.proxy import Flow
 from tests.support.scale import bound, report, scale, summary
@@ -365,6 +367,32 @@ def _in_child(check):
             os._exit(1)
         os._exit(0)
     return os.waitpid(pid, 0)[1]
+
+
+# G4: a session never crosses a fork.
+def test_child_cannot_settle_its_parents_write(client):
+    object_id = client.state.get_object_id("a", "A")
+    request = _set(object_id, "key", b"1", client.namespace)
+    pending = client.engine.begin(calls.SET_STATE, request).result()
+
+    def check():
+        with pytest.raises(ValueError, match="the process that began it"):
+            pending.send().result()
+
+    assert _in_child(check) == 0
+    assert pending.send().result().written
+
+
+# G5: what cannot be read says nothing of what became of a write.
+def test_response_that_cannot_be_read_is_an_unknown_outcome(client, caplog):
+    object_id = client.state.get_object_id("a", "A")
+    damaged = SimpleNamespace(FromString=lambda message: SetStateResponse.FromString(message[1:]))
+    odd = calls.Call("State", "SetState", state_pb2.SetStateRequest, damaged)
+    request = _set(object_id, "key", b"1", client.namespace)
+    with pytest.raises(OutcomeUnknown, match="DecodeError"):
+        client.engine.write(odd, request, deadline=0.5).result()
+    assert "a copy of State.SetState failed" in caplog.text
+    assert client.state.get(object_id, "key").value == b"1"
 
 
 # B2: the node sees its connection end with the parent, whatever children live on.

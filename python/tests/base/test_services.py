@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast import AlreadyClaimed, BadRequest, LeaseHeld, LeaseLost, NotFound, StaleFence
+from holdfast import (
+    AlreadyClaimed,
+    BadRequest,
+    LeaseHeld,
+    LeaseLost,
+    NotFound,
+    StaleFence,
+    Unavailable,
+)
 from holdfast.changesources import Fence
+from holdfast.cluster import Role
 from holdfast.instance import Instance
 from holdfast.state import VALUE_BYTES_MAX, Object
 from holdfast.transfer import ChangeSourceRow, MasterRow, ObjectRow, ValueRow
+
+
+# G6
+def test_nodes_say_what_they_know(client, cluster):
+    members = client.cluster.members()
+    assert [member.client_endpoint for member in members.members] == cluster.endpoints
+    assert all(member.voter for member in members.members)
+    (leader,) = (member for member in members.members if member.leader)
+    assert members.header.leader_endpoint == leader.client_endpoint
+    assert client.cluster.members(local=True).header.cluster_id == members.header.cluster_id
+    for endpoint in cluster.endpoints:
+        status = client.cluster.status(endpoint)
+        is_leader = endpoint == leader.client_endpoint
+        assert status.role == (Role.LEADER if is_leader else Role.FOLLOWER)
+        assert (status.ready, status.alarms) == (True, [])
+    with pytest.raises(Unavailable, match="Connection refused"):
+        client.cluster.status("127.0.0.1:1")
 
 
 # S1

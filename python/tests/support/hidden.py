@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from holdfast import Client
-from holdfast._engine import calls
-from holdfast._wire.cluster_pb2 import ListMembersRequest
+from holdfast.cluster import Member
 from holdfast.errors import HoldfastError
 from tests.support.cluster import binary, wait_until
 from tests.support.proxy import Flow, Proxy
@@ -74,12 +73,7 @@ class HiddenCluster:
         """Which node leads; waits until one does."""
 
         def found() -> int | None:
-            with contextlib.suppress(HoldfastError), Client(self.direct, deadline=1.0) as client:
-                request = ListMembersRequest()
-                for member in client.engine.read(calls.LIST_MEMBERS, request).result().members:
-                    if member.leader:
-                        return member.node_id
-            return None
+            return next((member.node_id for member in self._members() if member.leader), None)
 
         return wait_until(found, "there is a leader") - 1
 
@@ -100,13 +94,16 @@ class HiddenCluster:
             process.wait(20)
 
     def _wait_for_voters(self, voters: int) -> None:
-        def are_there() -> bool:
-            with contextlib.suppress(HoldfastError), Client(self.direct, deadline=1.0) as client:
-                found = client.engine.read(calls.LIST_MEMBERS, ListMembersRequest()).result()
-                return sum(member.voter for member in found.members) == voters
-            return False
+        wait_until(
+            lambda: sum(member.voter for member in self._members()) == voters,
+            f"there are {voters} voters",
+        )
 
-        wait_until(are_there, f"there are {voters} voters")
+    def _members(self) -> list[Member]:
+        """None while there is no leader."""
+        with contextlib.suppress(HoldfastError), Client(self.direct, deadline=1.0) as client:
+            return client.cluster.members().members
+        return []
 
 
 @contextlib.contextmanager
