@@ -111,7 +111,8 @@ class Runner:
                 # At this level what is written must be as it was, too.
                 run.read_writes()
         except Interrupt as interrupt:
-            run.interrupt = run.interrupt or interrupt
+            if interrupt.run is not run:
+                raise  # of a transaction that this one is inside of
         except Exception:
             if run.interrupt is None:
                 raise  # the function's own affair

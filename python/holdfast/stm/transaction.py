@@ -64,6 +64,10 @@ class Interrupt(BaseException):
     in is never committed, whatever became of it.
     """
 
+    def __init__(self, run: Run) -> None:
+        super().__init__(type(self).__doc__)
+        self.run = run
+
 
 class Moved(Interrupt):
     """Something that was read has changed: the function runs again."""
@@ -120,7 +124,7 @@ class Transaction:
 
     def retry(self) -> NoReturn:
         """Ends this run; the function runs again once something that it has read is changed."""
-        self._run.interrupt = Blocked()
+        self._run.interrupt = Blocked(self._run)
         raise self._run.interrupt
 
 
@@ -254,7 +258,7 @@ class Run:
         seen = {**self.reads, **dict(zip(keys, found))}
         revision, now = self.reader.versions(list(seen), remaining(self._deadline))
         if [one.mod_revision for one in now] != [one.mod_revision for one in seen.values()]:
-            raise Moved
+            raise Moved(self)
         self._snapshot = revision
         # Nobody has asked whether it still holds.
         self._beforehand.clear()

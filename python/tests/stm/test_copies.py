@@ -87,6 +87,18 @@ def test_variable_that_was_deleted_and_created_again_is_another_one(store: Store
         stale.commit()
 
 
+def test_clone_is_a_copy_of_its_own(store: Store) -> None:
+    put(store, "x", [1])
+    copy = store.usevar("x")
+    copy.value.append(2)
+    clone = copy.clone()
+    copy.value.append(3)
+    clone.commit()
+    assert (clone.version, store.usevar("x").value) == (2, [1, 2])
+    with pytest.raises(ConcurrentUpdate):
+        copy.commit()
+
+
 # T2
 def test_version_from_the_future_is_refused(store: Store) -> None:
     copy = store.usevar("x")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from holdfast.stm import queue
 from holdfast.stm.queue import Queue, Touch, Turn
+from tests.stm.workers import in_child
 
 READS, WRITES = Touch.READS, Touch.WRITES
 
@@ -76,6 +78,19 @@ def test_whoever_waits_for_long_goes_on_without() -> None:
     assert time.monotonic() - begun >= queue.WAIT_SECONDS_MAX
     places.give_back(first)
     assert not places._lines
+
+
+# B2: threads that stand in line, or hold the lock, are not in the child.
+def test_forks_child_begins_with_empty_lines() -> None:
+    places = Queue()
+    taken(places.take({b"1": WRITES}))
+
+    def take() -> None:
+        assert not taken(places.take({b"1": WRITES})).has_waited
+
+    with places._lock:
+        pid = in_child(take)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_any_number_of_overlapping_turns_all_come_to_go() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from holdfast import Unavailable
 from holdfast.stm import (
     BusyRetry,
     CodecError,
@@ -206,18 +207,18 @@ def test_function_that_swallows_an_interrupt_runs_again(stores: Stores) -> None:
 @pytest.mark.parametrize("watched", [1, 100])
 def test_retry_waits_until_something_that_was_read_changes(stores: Stores, watched: int) -> None:
     store, other = stores(), stores()
-    runs: list[float] = []
+    ended: list[float] = []
 
     def function(transaction: Transaction) -> Any:
-        runs.append(time.monotonic())
         found = [transaction.get(("flag", number)) for number in range(watched)]
+        ended.append(time.monotonic())
         if not any(found):
             transaction.put("x", "not written")
             transaction.retry()
         return found
 
     waiting = begin(store.transact, function, timeout=scale(2, 10))
-    wait_until(lambda: runs, "it has run")
+    wait_until(lambda: ended, "it has run")
     # Longer than the time-out, which is for runs that others get in the way of.
     put(other, unread=1)
     assert not wait([waiting], scale(3, 0.2)).done
@@ -225,8 +226,9 @@ def test_retry_waits_until_something_that_was_read_changes(stores: Stores, watch
     plan = Plan().put(("flag", watched - 1), Content.of("set"))
     other.prepare(plan).commit()
     assert waiting.result(bound(2))[-1] == "set"
-    assert len(runs) == 2
-    report(f"stm: retry wakes, {watched} variables", f"{(runs[1] - changed) * 1000:.1f} ms")
+    assert len(ended) == 2
+    took = (ended[1] - changed) * 1000
+    report(f"stm in Python: retry wakes, {watched} variables", f"{took:.1f} ms")
     assert store.keys("x") == []
 
 
@@ -247,6 +249,29 @@ def test_change_that_came_before_the_wait_is_not_missed(stores: Stores) -> None:
     assert runs == 2
 
 
+# It was read at a later revision than the rest, and is told of from the earliest on.
+def test_change_that_was_read_is_none_to_wake_for(stores: Stores) -> None:
+    store, other = stores(), stores()
+    put(other, x=1)
+    runs = 0
+
+    def function(transaction: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        if transaction.get("x") == 1:
+            if runs == 1:
+                put(other, y=1)
+            transaction.get("y")
+            transaction.retry()
+
+    waiting = begin(store.transact, function)
+    assert not wait([waiting], 0.2).done
+    assert runs == 1
+    put(other, x=2)
+    waiting.result(20)
+    assert runs == 2
+
+
 def test_retry_of_what_has_read_nothing_is_refused(store: Store) -> None:
     with pytest.raises(NothingRead):
         store.transact(lambda transaction: transaction.retry())
@@ -261,7 +286,7 @@ def test_transaction_that_others_always_overtake_ends_in_time(stores: Stores) ->
         transaction.put("count", count)
 
     begun = time.monotonic()
-    with pytest.raises((ConcurrentUpdate, BusyRetry)):
+    with pytest.raises((ConcurrentUpdate, BusyRetry, Unavailable)):
         store.transact(function, timeout=0.3)
     assert 0.2 < time.monotonic() - begun < bound(2)
 
@@ -310,6 +335,30 @@ def test_snapshots_are_of_one_revision(stores: Stores) -> None:
     finally:
         over.set()
     assert writing.result(10) >= len(seen)
+
+
+# The inner function reads through the transaction that it is inside of, which cannot go on.
+def test_interrupt_ends_the_transaction_that_it_is_of(stores: Stores) -> None:
+    store, other = stores(), stores()
+    put(other, x=1)
+    runs = {"outer": 0, "inner": 0, "reached": 0}
+
+    def outer(transaction: Transaction) -> int:
+        runs["outer"] += 1
+        x: int = transaction.get("x")
+        if runs["outer"] == 1:
+            put(other, x=2)
+
+        def inner(inner_transaction: Transaction) -> None:
+            runs["inner"] += 1
+            inner_transaction.put("y", transaction.get("absent"))
+
+        store.transact(inner)
+        runs["reached"] += 1
+        return x
+
+    assert store.transact(outer) == 2
+    assert runs == {"outer": 2, "inner": 2, "reached": 1}
 
 
 # For speed alone: a transaction inside another one on the same variables still ends.

@@ -301,24 +301,31 @@ def settle_in_child(endpoints: list[str], namespace: str, cluster: Cluster) -> N
 def test_commit_without_a_leader_is_busy_within_its_budget(
     faulty_cluster: Cluster, faulty_stores: Stores
 ) -> None:
-    store = faulty_stores(deadline=1.0)
-    copy = store.usevar("x")
-    copy.commit()
+    hasty, patient = (
+        faulty_stores(deadline=1.0).usevar("x"),
+        faulty_stores(deadline=30.0).usevar("y"),
+    )
+    hasty.commit()
+    patient.commit()
     for node in faulty_cluster.followers():
         faulty_cluster.local("kill", node)
 
-    def is_busy() -> float:
-        begun = time.monotonic()
+    def is_busy() -> bool:
         try:
-            copy.clone().commit()
+            hasty.clone().commit()
         except BusyRetry:
-            return time.monotonic() - begun
+            return True
         except CommitUncertain:
-            pass  # the leader did not know yet
-        return 0.0
+            return False  # the leader did not know yet
+        raise AssertionError("committed without a quorum")
 
-    took = wait_until(is_busy, "the leader has noticed", 60)
-    assert took < bound(0.5)
+    wait_until(is_busy, "the leader has noticed", 60)
+    begun = time.monotonic()
+    with pytest.raises(BusyRetry, match="busy, nothing was committed"):
+        patient.commit()
+    took = time.monotonic() - begun
+    assert 0.2 < took < bound(0.5)
+    report("stm in Python: busy without a leader", f"{took * 1000:.0f} ms")
     faulty_cluster.up()
     assert is_applied(functools.partial(faulty_stores().transact, increment))
 

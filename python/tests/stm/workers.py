@@ -6,6 +6,7 @@ import functools
 import multiprocessing
 import os
 import random
+import signal
 import threading
 import time
 import traceback
@@ -136,9 +137,13 @@ def count_in_children(endpoints: Sequence[str], namespace: str, children: int, r
 
 
 def in_child(run: Callable[[], Any]) -> int:
-    """Runs something in a fork's child, whose status is 0 if it does not raise; returns its pid."""
+    """Runs something in a fork's child; returns its pid.
+
+    Its status is 0, unless that raises or takes more than a minute.
+    """
     pid = os.fork()
     if pid == 0:
+        signal.alarm(60)
         status = 1
         try:
             run()
