@@ -189,14 +189,16 @@ class Commit:
 
         Until the budget is over, and if it may have left by then, until the deadline.
         """
-        budget = min(self._budget, remaining(deadline))
+        left = remaining(deadline)
         if self._pending is None:
             engine = self._reader.client.engine
-            began = engine.begin(calls.STM_COMMIT, self._request, deadline=budget)
+            began = engine.begin(calls.STM_COMMIT, self._request, deadline=min(self._budget, left))
             self._pending, self._pid = result_of(began), os.getpid()
+            left = remaining(deadline)
         elif self._pending.is_decided:
             raise errors.OutcomeUnknown("its session is gone")
-        return result_of(self._pending.send(deadline=remaining(deadline), budget=budget))
+        budget = self._budget if self._budget < left else None
+        return result_of(self._pending.send(deadline=left, budget=budget))
 
     def _is_unapplied(self, deadline: float) -> bool:
         """Whether it was not applied and never will be, so far as can be known.

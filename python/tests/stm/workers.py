@@ -35,17 +35,24 @@ LEVELS = [level for level in Isolation if level is not Isolation.READ_COMMITTED]
 
 def is_applied(apply: Callable[[], Any]) -> bool:
     """Waits until it is certain whether a transaction or a commit was applied."""
+    return settle(apply)[0]
+
+
+def settle(apply: Callable[[], Any]) -> tuple[bool, int]:
+    """As :func:`is_applied`, and how often that was uncertain."""
+    times = 0
     while True:
         try:
             apply()
         except (ConcurrentUpdate, BusyRetry, Unavailable):
-            return False
+            return False, times
         except CommitUncertain as uncertain:
             if uncertain.commit is None:
                 raise
             apply = uncertain.commit.commit
+            times += 1
         else:
-            return True
+            return True, times
 
 
 def commit_certainly(copy: Value) -> int:

@@ -26,11 +26,12 @@ class HiddenCluster:
 
     def __init__(self, directory: Path, nodes: int) -> None:
         self.directory = directory
-        self._ports = _free_ports(3 * nodes)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        # Where the nodes are reached without the proxies.
-        self.direct = [f"127.0.0.1:{self._ports[3 * i]}" for i in range(nodes)]
-        self.proxies = [Proxy(address, seed=i) for i, address in enumerate(self.direct)]
+        # Held until the proxies have theirs, which are others then.
+        with _free_ports(3 * nodes) as self._ports:
+            # Where the nodes are reached without the proxies.
+            self.direct = [f"127.0.0.1:{self._ports[3 * i]}" for i in range(nodes)]
+            self.proxies = [Proxy(address, seed=i) for i, address in enumerate(self.direct)]
 
     @property
     def endpoints(self) -> list[str]:
@@ -119,9 +120,10 @@ def run_hidden_cluster(nodes: int = 3) -> Iterator[HiddenCluster]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _free_ports(count: int) -> list[int]:
+@contextlib.contextmanager
+def _free_ports(count: int) -> Iterator[list[int]]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
             sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+        yield [sock.getsockname()[1] for sock in sockets]
