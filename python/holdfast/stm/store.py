@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from holdfast.client import Client
@@ -62,7 +61,6 @@ class Store:
         allow_pickle: bool = True,
     ) -> None:
         if not isinstance(client, Client):
-            namespace = namespace or os.environ.get("HOLDFAST_NAMESPACE") or "default"
             client = Client(client, namespace=namespace)
         self.client = client
         self.allow_pickle = allow_pickle

@@ -246,6 +246,17 @@ def test_reads_are_in_the_order_asked_for_at_one_revision(store: Store) -> None:
     assert local.revision <= store.read().revision
 
 
+def test_store_without_arguments_takes_its_target_from_the_environment(
+    cluster: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "x", 1)
+    monkeypatch.setenv("HOLDFAST_ENDPOINTS", cluster.text)
+    monkeypatch.setenv("HOLDFAST_NAMESPACE", store.client.namespace)
+    bare = Store()
+    assert bare.usevar("x").value == 1
+    bare.client.close()
+
+
 # The same bytes as the programs in other languages have.
 def test_other_programs_read_and_write_the_same_variables(cluster: Cluster, store: Store) -> None:
     def run(*arguments: str) -> str:
