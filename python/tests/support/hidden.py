@@ -6,6 +6,7 @@ What nodes say of the leader's address leads nowhere, so that a client cannot go
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,13 @@ from holdfast.errors import HoldfastError
 from tests.support.cluster import binary, wait_until
 from tests.support.proxy import Flow, Proxy
 
+_STARTS_MAX = 5
+"""How often a cluster is started whose ports were taken before its nodes had them."""
+
+
+class _EndedError(Exception):
+    """A node has ended."""
+
 
 class HiddenCluster:
     """Nodes that each run as a process of the test's own, with a proxy before each."""
@@ -27,11 +35,10 @@ class HiddenCluster:
     def __init__(self, directory: Path, nodes: int) -> None:
         self.directory = directory
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        # Held until the proxies have theirs, which are others then.
-        with _free_ports(3 * nodes) as self._ports:
-            # Where the nodes are reached without the proxies.
-            self.direct = [f"127.0.0.1:{self._ports[3 * i]}" for i in range(nodes)]
-            self.proxies = [Proxy(address, seed=i) for i, address in enumerate(self.direct)]
+        self._ports = _free_ports(3 * nodes)
+        # Where the nodes are reached without the proxies.
+        self.direct = [f"127.0.0.1:{self._ports[3 * i]}" for i in range(nodes)]
+        self.proxies = [Proxy(address, seed=i) for i, address in enumerate(self.direct)]
 
     @property
     def endpoints(self) -> list[str]:
@@ -95,10 +102,12 @@ class HiddenCluster:
             process.wait(20)
 
     def _wait_for_voters(self, voters: int) -> None:
-        wait_until(
-            lambda: sum(member.voter for member in self._members()) == voters,
-            f"there are {voters} voters",
-        )
+        def are_there() -> bool:
+            if any(process.poll() is not None for process in self._processes.values()):
+                raise _EndedError
+            return sum(member.voter for member in self._members()) == voters
+
+        wait_until(are_there, f"there are {voters} voters")
 
     def _members(self) -> list[Member]:
         """None while there is no leader."""
@@ -110,20 +119,32 @@ class HiddenCluster:
 @contextlib.contextmanager
 def run_hidden_cluster(nodes: int = 3) -> Iterator[HiddenCluster]:
     """A hidden cluster, ended in the end."""
-    directory = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
-    cluster = HiddenCluster(directory, nodes)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _free_ports(count: int) -> Iterator[list[int]]:
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        yield [sock.getsockname()[1] for sock in sockets]
+        for _ in range(_STARTS_MAX):
+            directory = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            cluster = HiddenCluster(directory, nodes)
+            stack.callback(cluster.stop)
+            try:
+                cluster.start()
+            except _EndedError:
+                continue  # Somebody else has taken a port meanwhile.
+            yield cluster
+            return
+        raise AssertionError("no cluster could be started")
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports in a row that nobody listens on.
+
+    Below those that connections get, which come and go all the time.
+    """
+    while True:
+        ports = range(base := random.randrange(10_000, 32_000 - count), base + count)
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in ports:
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return list(ports)
