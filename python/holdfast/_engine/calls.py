@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from holdfast._wire import changesources_pb2 as changesources
 from holdfast._wire import cluster_pb2 as cluster
@@ -14,21 +14,6 @@ from holdfast._wire import watch_pb2 as watch
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
-
-    from holdfast._wire.common_pb2 import ResponseHeader, WriteContext
-
-    class Headed(Protocol):
-        """A response, all of which begin with a header."""
-
-        @property
-        def header(self) -> ResponseHeader: ...
-
-    class Write(Protocol):
-        """A request that is carried out at most once for each seq of its session."""
-
-        @property
-        def context(self) -> WriteContext: ...
-
 
 Req = TypeVar("Req", bound="Message")
 Res = TypeVar("Res", bound="Message")

@@ -144,10 +144,6 @@ class Engine:
         """
         return task.start(self._close(self.until(deadline)))
 
-    def known_endpoints(self) -> list[str]:
-        """Addresses of the nodes that are known: the configured ones, then those it learned."""
-        return self.runtime.pool.addresses()
-
     def with_own_session(self) -> Engine:
         """An engine with the same connections, and a session that it shares with nobody."""
         return Engine(

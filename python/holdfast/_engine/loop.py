@@ -71,10 +71,6 @@ class Loop:
         self._asleep_until = 0.0
         self._thread: threading.Thread | None = None
 
-    def is_current(self) -> bool:
-        """Whether the caller is on this loop's thread."""
-        return threading.current_thread() is self._thread
-
     def call_soon(self, callback: Callback) -> None:
         """Runs the callback on the loop's thread."""
         with self._lock:

@@ -83,11 +83,6 @@ class Pool:
                     return endpoint
         return Endpoint(self.loop, address, is_learned=True)
 
-    def addresses(self) -> list[str]:
-        """Addresses of all endpoints, as configured and learned."""
-        with self._lock:
-            return [endpoint.address for endpoint in self._endpoints]
-
     def observe(self, source: Endpoint, header: Header, *, has_answered: bool) -> None:
         """Takes in what a node says about the cluster, and whether it carried the call out.
 
