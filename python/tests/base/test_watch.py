@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from holdfast import CreationLost, NotApplied, Unavailable
+from holdfast import Compacted, CreationLost, NotApplied, Unavailable
 from holdfast._engine import task
 from holdfast.instance import Instance
 from holdfast.watch import (
@@ -20,7 +20,7 @@ from holdfast.watch import (
     StateFilter,
     StatePut,
 )
-from tests.support.cluster import wait_until
+from tests.support.cluster import run_cluster, wait_until
 from tests.support.proxy import Flow
 from tests.support.scale import bound, report, scale
 
@@ -98,6 +98,23 @@ def test_watch_goes_on_elsewhere(hidden_cluster, namespace, fault):
     revisions = [change.revision for change in seen]
     assert revisions == sorted(set(revisions))
     report(f"python: watches that went on after {fault}", rounds)
+
+
+# W2: 64 MiB are remembered, and 70 are written.
+def test_history_is_bounded_and_says_where_it_begins():
+    with run_cluster(1) as cluster, cluster.client() as client:
+        object_id = client.state.get_object_id("a", "A")
+        first = client.state.set(object_id, "key", b"first").mod_revision
+        for n in range(70):
+            last = client.state.set(object_id, "key", bytes([n]) * (1 << 20)).mod_revision
+        with pytest.raises(Compacted) as refused:
+            next(client.watch(StateFilter(object_id), from_revision=first))
+        oldest = refused.value.oldest
+        assert first < oldest <= last
+        with client.watch(StateFilter(object_id), from_revision=oldest) as watch:
+            assert next(watch).revision == oldest
+        with pytest.raises(Compacted):
+            next(client.watch(StateFilter(object_id), from_revision=oldest - 1))
 
 
 def test_watch_says_when_no_node_can_be_reached(hidden_cluster, namespace):
