@@ -10,7 +10,7 @@ from tests.support.cluster import binary, run_cluster
 from tests.support.guide import ROOT, Guide, blocks
 
 
-@pytest.mark.parametrize("name", ["stm"])
+@pytest.mark.parametrize("name", ["asyncio", "stm"])
 def test_all_blocks_of_the_guide_run(name: str, tmp_path: Path) -> None:
     page = ROOT / "docs" / f"guide-{name}.md"
     # A cluster of its own: a reader of the page begins with an empty one.
