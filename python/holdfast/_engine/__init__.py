@@ -2,11 +2,11 @@
 
 From the caller to the wire: ``engine`` reads, writes and streams · ``pending`` and ``session``
 writes under a number · ``copies`` one call on whichever node, by its deadline · ``answer`` what a
-node said · ``pool`` and ``endpoint`` whom to ask · ``rpc`` gRPC on ``http2``, with ``hpack`` ·
-``loop`` the one thread that all of this runs on · ``task`` coroutines on it · ``deadline`` and
-``boottime`` clocks · ``calls`` the wire calls by name.
+node said · ``pool`` and ``endpoint`` whom to ask · ``rpc`` gRPC on ``http2`` · ``loop`` the one
+thread that all of this runs on · ``task`` coroutines on it · ``deadline`` and ``boottime`` clocks ·
+``calls`` the wire calls by name.
 
-Two things are its own on purpose. The transport: grpcio cannot be used on both sides of a fork.
-And the coroutines: what is written once as ``async def`` here is waited for by threads, asyncio
-and Twisted alike, so it belongs to none of their loops.
+Two things are its own on purpose. gRPC, on the library h2: grpcio cannot be used on both sides of a
+fork. And the coroutines: what is written once as ``async def`` here is waited for by threads,
+asyncio and Twisted alike, so it belongs to none of their loops.
 """

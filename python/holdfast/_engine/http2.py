@@ -1,5 +1,8 @@
 """One HTTP/2 connection of a client (RFC 9113), without TLS.
 
+What is said on it is h2's: frames, compressed headers, the states of streams, the windows. Here are
+the socket, the threads, what waits for a window or for a free stream, and who is told what came in.
+
 Any thread opens streams and sends on them; what comes in is read on the loop's thread, and handlers
 are called there, in order, with no lock held.
 
@@ -9,40 +12,45 @@ Invariants:
 - What a stream or the connection may have on its way is bounded by the windows of both sides. A
   handler gives the room of what it was handed back with :meth:`Stream.consumed`.
 - An open connection is probed while nothing comes in, so that one that hangs is noticed.
-
-It leaves out: server push, priorities and padding of its own.
 """
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from holdfast._engine import hpack
+from h2.config import H2Configuration
+from h2.connection import ConnectionInputs, H2Connection, H2ConnectionStateMachine
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import H2Error
+from h2.settings import SettingCodes, Settings
 
 if TYPE_CHECKING:
+    from h2.events import Event
+    from hpack import HeaderTuple
+
     from holdfast._engine.loop import Callback, Loop
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_HEAD = struct.Struct(">HBBBI")
-
-# Frames (RFC 9113, 6).
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
-_PUSH_PROMISE, _WINDOW_UPDATE, _CONTINUATION = 0x5, 0x8, 0x9
-_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-# Settings (6.5.2).
-_ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 0x2, 0x3, 0x4, 0x5
-# Errors (7).
-_NO_ERROR, _PROTOCOL_ERROR, _FLOW_CONTROL_ERROR, _REFUSED_STREAM, _CANCEL = 0x0, 0x1, 0x3, 0x7, 0x8
+log = logging.getLogger("holdfast")
 
 _WINDOW_DEFAULT = 65_535
-_WINDOW_MAX = (1 << 31) - 1
 STREAM_WINDOW_BYTES = 2 << 20
 """How much of one response may be on its way, in bytes: a page of values, the largest of which are
 1 MiB, without waiting for a window update."""
@@ -50,17 +58,17 @@ CONNECTION_WINDOW_BYTES = 8 << 20
 """How much of all responses of a connection may be on its way, in bytes."""
 FRAME_BYTES_MAX = 1 << 20
 """Longest frame that is taken in, in bytes."""
-_HEADER_BLOCK_BYTES_MAX = 256 << 10
-"""Longest header block that is taken in, in bytes; a status with its details has some hundreds."""
+HEADERS_BYTES_MAX = 64 << 10
+"""Longest headers that are taken in, in bytes; a status with its details has some hundreds."""
 _RECEIVE_BYTES = 256 << 10
 """How much is read from the socket at a time, in bytes."""
-_ID_LAST = (1 << 31) - 1
-"""The last id that a stream can have; then a new connection is due."""
 
 PROBE_SECONDS = 1.0
 """Silence after which an open connection is probed."""
 PROBE_TIMEOUT_SECONDS = 2.0
 """How long a probe may stay unanswered before the connection counts as broken."""
+
+_GOING_AWAY = "the node is going away"
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,8 @@ class Fault:
 class Handler(Protocol):
     """Whoever takes in what comes on a stream."""
 
-    def on_headers(self, fields: list[tuple[str, str]]) -> None:
-        """A header block: first the headers, and perhaps trailers behind the data."""
+    def on_headers(self, fields: list[tuple[bytes, bytes]]) -> None:
+        """First the headers, and perhaps trailers behind the data."""
 
     def on_data(self, stream: Stream, data: bytes) -> None:
         """The next bytes."""
@@ -88,16 +96,16 @@ class Handler(Protocol):
 class Stream:
     """One request and its response."""
 
-    __slots__ = ("_connection", "handler", "has_ended", "id", "sending", "unconsumed", "window")
+    __slots__ = ("_connection", "handler", "has_ended", "id", "is_closed", "sending", "unconsumed")
 
     def __init__(self, connection: Connection, handler: Handler) -> None:
         self._connection = connection
         self.handler = handler
         self.id = 0  # until it is opened
-        self.window = 0
         self.unconsumed = 0
         self.sending: deque[_Sending] = deque()
-        self.has_ended = False
+        self.is_closed = False  # nothing goes out on it any more
+        self.has_ended = False  # its handler is told no more
 
     def send(self, data: bytes, *, is_last: bool, taken: Callback | None = None) -> None:
         """Hands bytes over, in order; `taken` is called once they are on their way, or in vain."""
@@ -111,6 +119,21 @@ class Stream:
         """Nobody waits for it any more. The handler may still be told what came before."""
         self._connection.cancel(self)
 
+    # What follows is called by the connection, on the loop's thread.
+
+    def tell_headers(self, fields: list[tuple[bytes, bytes]]) -> None:
+        if not self.has_ended:
+            self.handler.on_headers(fields)
+
+    def tell_data(self, data: bytes) -> None:
+        if not self.has_ended:
+            self.handler.on_data(self, data)
+
+    def tell_end(self, fault: Fault | None) -> None:
+        if not self.has_ended:
+            self.has_ended = True
+            self.handler.on_end(fault)
+
 
 class _Sending:
     __slots__ = ("data", "is_last", "taken")
@@ -121,35 +144,25 @@ class _Sending:
         self.taken = taken
 
 
-class ProtocolError(Exception):
-    """The other side does not keep to HTTP/2."""
-
-
 class Connection:
     """An open connection, on a connected socket that does not block."""
 
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         self._loop = loop
         self._sock = sock
-        # Held for building and sending frames, never while a handler runs.
+        # Held for building, sending and taking in frames, never while anybody is told of them.
         self._lock = threading.Lock()
+        self._wire = _Wire()
         self._streams: dict[int, Stream] = {}
-        self._unopened: deque[tuple[Stream, bytes]] = deque()
-        self._next_id = 1
-        self._last_id = _ID_LAST
-        self._streams_max = _ID_LAST
-        self._frame_max = 16_384
-        self._stream_window = _WINDOW_DEFAULT
-        self._window = _WINDOW_DEFAULT
+        self._unopened: deque[tuple[Stream, list[HeaderTuple]]] = deque()
+        self._streams_max = self._wire.remote_settings.max_concurrent_streams
+        self._has_room = False  # windows have grown since they were last filled
+        self._unconsumed = 0
         self._out = bytearray()
         self._wants_write = False
         self._fault: Fault | None = None
         self._is_draining = False
         # Of the loop's thread alone.
-        self._in = bytearray()
-        self._decoder = hpack.Decoder()
-        self._block: tuple[int, int, bytearray] | None = None
-        self._unconsumed = 0
         self._heard = time.monotonic()
         self._probed: float | None = None
         self._begin()
@@ -160,9 +173,14 @@ class Connection:
         return self._fault is None and not self._is_draining
 
     def open(
-        self, headers: bytes, handler: Handler, body: bytes | None, *, is_last: bool = True
+        self,
+        headers: list[HeaderTuple],
+        handler: Handler,
+        body: bytes | None,
+        *,
+        is_last: bool = True,
     ) -> Stream | None:
-        """Opens a stream with a header block and perhaps the first bytes of its body.
+        """Opens a stream with its headers and perhaps the first bytes of its body.
 
         None if the connection takes no more: then nothing was sent.
         """
@@ -172,17 +190,15 @@ class Connection:
         with self._lock:
             if not self.is_open:
                 return None
-            if len(self._streams) < self._streams_max:
-                self._open(stream, headers)
-            else:
-                self._unopened.append((stream, headers))
+            self._unopened.append((stream, headers))
+            self._open_waiting()
             self._flush()
         return stream
 
     def send(self, stream: Stream, sending: _Sending) -> None:
         """See :meth:`Stream.send`."""
         with self._lock:
-            if not stream.has_ended and self._fault is None:
+            if not stream.is_closed:
                 stream.sending.append(sending)
                 if stream.id:
                     self._pump(stream)
@@ -195,27 +211,25 @@ class Connection:
         """See :meth:`Stream.consumed`."""
         with self._lock:
             stream.unconsumed += size
-            if stream.has_ended or stream.unconsumed < STREAM_WINDOW_BYTES // 2:
+            if stream.is_closed or stream.unconsumed < STREAM_WINDOW_BYTES // 2:
                 return
-            self._frame(_WINDOW_UPDATE, 0, stream.id, stream.unconsumed.to_bytes(4, "big"))
+            self._wire.increment_flow_control_window(stream.unconsumed, stream.id)
             stream.unconsumed = 0
             self._flush()
 
     def cancel(self, stream: Stream) -> None:
         """See :meth:`Stream.cancel`."""
         with self._lock:
-            if stream.has_ended or self._fault is not None:
-                return
             stream.has_ended = True
+            if stream.is_closed:
+                return
             if stream.id:
-                self._frame(_RST_STREAM, 0, stream.id, _CANCEL.to_bytes(4, "big"))
-                del self._streams[stream.id]
-                self._open_more()
-                self._flush()
+                self._wire.reset_stream(stream.id, ErrorCodes.CANCEL)
             else:
                 self._unopened = deque(entry for entry in self._unopened if entry[0] is not stream)
-            unsent, stream.sending = stream.sending, deque()
-        _tell_taken(unsent)
+            told = self._close(stream)
+            self._go_on()
+        _tell(told)
 
     def close(self, message: str) -> None:
         """Closes it; streams on it end with this message."""
@@ -223,56 +237,47 @@ class Connection:
 
     # What follows is called with the lock held.
 
-    def _open(self, stream: Stream, headers: bytes) -> None:
-        stream.id = self._next_id
-        stream.window = self._stream_window
-        self._streams[stream.id] = stream
-        self._next_id += 2
-        if self._next_id > _ID_LAST:
-            self._is_draining = True
-        self._frame(_HEADERS, _END_HEADERS, stream.id, headers)
-        self._pump(stream)
-
-    def _open_more(self) -> None:
+    def _open_waiting(self) -> None:
+        """Opens what waits, as far as the other side allows."""
         while self._unopened and len(self._streams) < self._streams_max and self.is_open:
-            self._open(*self._unopened.popleft())
+            stream, headers = self._unopened.popleft()
+            stream.id = self._wire.get_next_available_stream_id()
+            self._streams[stream.id] = stream
+            # The last id there is: a new connection is due.
+            self._is_draining = stream.id == self._wire.HIGHEST_ALLOWED_STREAM_ID
+            self._wire.send_headers(stream.id, headers)
+            self._pump(stream)
 
     def _pump(self, stream: Stream) -> None:
         """Sends of a stream what the windows allow."""
         while stream.sending:
             sending = stream.sending[0]
-            room = max(0, min(self._window, stream.window))
+            room = max(0, self._wire.local_flow_control_window(stream.id))
             if sending.data and not room:
                 return
-            size = min(len(sending.data), room, self._frame_max)
-            ends = size == len(sending.data)
-            flags = _END_STREAM if ends and sending.is_last else 0
-            if size or flags:
-                self._frame(_DATA, flags, stream.id, sending.data[:size])
-            self._window -= size
-            stream.window -= size
-            sending.data = sending.data[size:]
+            part = sending.data[: min(room, self._wire.max_outbound_frame_size)]
+            sending.data = sending.data[len(part) :]
+            ends = not sending.data
+            if part or sending.is_last:
+                self._wire.send_data(stream.id, part, end_stream=ends and sending.is_last)
             if ends:
                 stream.sending.popleft()
                 if sending.taken is not None:
                     self._loop.call_soon(sending.taken)
 
-    def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes | memoryview) -> None:
-        size = len(payload)
-        self._out += _HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream_id)
-        self._out += payload
-
     def _flush(self) -> None:
         """Sends what the socket takes; the rest when it takes more."""
-        if self._wants_write or not self._out:
+        if self._wants_write:
+            return
+        self._out += self._wire.data_to_send()
+        if not self._out:
             return
         try:
             sent = self._sock.send(self._out)
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            message = _said(error)
-            self._loop.call_soon(lambda: self._fail(message))
+            self.close(_said(error))
             return
         if sent == len(self._out):
             self._out = bytearray()
@@ -281,20 +286,109 @@ class Connection:
             self._wants_write = True
             self._loop.call_soon(self._look_out)
 
+    def _close(self, stream: Stream) -> list[Callback]:
+        """Nothing more goes out on it; whoever waits for that is to be told."""
+        stream.is_closed = True
+        self._streams.pop(stream.id, None)
+        taken = [sending.taken for sending in stream.sending if sending.taken is not None]
+        stream.sending.clear()
+        return taken
+
+    def _end(self, stream: Stream, fault: Fault | None) -> list[Callback]:
+        return [*self._close(stream), partial(stream.tell_end, fault)]
+
+    def _go_on(self) -> None:
+        """After whatever has come in: sends what there is room for, or ends without more use."""
+        if self._has_room:
+            self._has_room = False
+            for stream in self._streams.values():
+                self._pump(stream)
+        self._open_waiting()
+        self._flush()
+        if self._is_draining and not self._streams:
+            self.close(_GOING_AWAY)
+
+    def _break(self, message: str) -> list[Callback]:
+        if self._fault is not None:
+            return []
+        self._fault = Fault(message)
+        told: list[Callback] = [partial(self._loop.close, self._sock)]
+        for stream in list(self._streams.values()):
+            told += self._end(stream, self._fault)
+        for stream, _ in self._unopened:
+            told += self._end(stream, Fault(message, is_unprocessed=True))
+        self._unopened.clear()
+        return told
+
+    def _take_in(self, event: Event) -> list[Callback]:
+        """Notes an event; returns whom to tell of it.
+
+        Sends nothing on a stream: h2 may have closed it with an event that comes behind this one.
+        """
+        if isinstance(event, (ResponseReceived, TrailersReceived)):
+            stream = self._streams.get(event.stream_id)
+            return [] if stream is None else [partial(stream.tell_headers, event.headers)]
+        if isinstance(event, DataReceived):
+            return self._take_in_data(event)
+        if isinstance(event, StreamEnded):
+            stream = self._streams.get(event.stream_id)
+            return [] if stream is None else self._take_in_end(stream)
+        if isinstance(event, StreamReset):
+            stream = self._streams.get(event.stream_id)
+            return [] if stream is None else self._end(stream, _fault_of(event.error_code))
+        if isinstance(event, ConnectionTerminated):
+            return self._take_in_goaway(event)
+        if isinstance(event, RemoteSettingsChanged):
+            self._streams_max = self._wire.remote_settings.max_concurrent_streams
+            self._has_room = True
+        elif isinstance(event, WindowUpdated):
+            self._has_room = True
+        return []
+
+    def _take_in_data(self, event: DataReceived) -> list[Callback]:
+        # The connection's window is given back at once: one stream must not hold up the others.
+        self._unconsumed += event.flow_controlled_length
+        if self._unconsumed >= CONNECTION_WINDOW_BYTES // 2:
+            self._wire.increment_flow_control_window(self._unconsumed)
+            self._unconsumed = 0
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return []  # It was cancelled here while this was on its way.
+        told: list[Callback] = []
+        if event.data:
+            told.append(partial(stream.tell_data, event.data))
+        padding = event.flow_controlled_length - len(event.data)
+        if padding:
+            told.append(partial(stream.consumed, padding))
+        return told
+
+    def _take_in_end(self, stream: Stream) -> list[Callback]:
+        at_h2 = self._wire.streams.get(stream.id)
+        if at_h2 is not None and not at_h2.closed:
+            # It was answered before all of the request was sent: the rest is of no interest.
+            self._wire.reset_stream(stream.id, ErrorCodes.CANCEL)
+        return self._end(stream, None)
+
+    def _take_in_goaway(self, event: ConnectionTerminated) -> list[Callback]:
+        self._is_draining = True
+        last_id = event.last_stream_id or 0
+        never = [stream for id_, stream in self._streams.items() if id_ > last_id]
+        never += [stream for stream, _ in self._unopened]
+        self._unopened.clear()
+        told = []
+        for stream in never:
+            told += self._end(stream, Fault(_GOING_AWAY, is_unprocessed=True))
+        if event.error_code != ErrorCodes.NO_ERROR:
+            told += self._break(_GOING_AWAY)
+        return told
+
     # What follows runs on the loop's thread.
 
     def _begin(self) -> None:
-        settings = {
-            _ENABLE_PUSH: 0,
-            _INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-            _MAX_FRAME_SIZE: FRAME_BYTES_MAX,
-        }
-        payload = b"".join(struct.pack(">HI", name, value) for name, value in settings.items())
-        self._out += _PREFACE
-        self._frame(_SETTINGS, 0, 0, payload)
-        room = CONNECTION_WINDOW_BYTES - _WINDOW_DEFAULT
-        self._frame(_WINDOW_UPDATE, 0, 0, room.to_bytes(4, "big"))
         with self._lock:
+            self._wire.initiate_connection()
+            room = CONNECTION_WINDOW_BYTES - _WINDOW_DEFAULT
+            self._wire.increment_flow_control_window(room)
             self._flush()
         self._look_out()
         self._loop.call_later(PROBE_SECONDS, self._probe)
@@ -328,184 +422,21 @@ class Connection:
             return
         self._heard = time.monotonic()
         self._probed = None
-        self._in += data
-        try:
-            self._take_in()
-        except (ProtocolError, hpack.CodingError, struct.error, IndexError) as error:
-            self._fail(f"the node does not speak HTTP/2: {error}")
-
-    def _take_in(self) -> None:
-        received, at = self._in, 0
-        while len(received) - at >= 9:
-            high, low, kind, flags, stream_id = _HEAD.unpack_from(received, at)
-            size = high << 8 | low
-            if size > FRAME_BYTES_MAX:
-                raise ProtocolError(f"a frame of {size} bytes")
-            if len(received) - at < 9 + size:
-                break
-            payload = bytes(memoryview(received)[at + 9 : at + 9 + size])
-            at += 9 + size
-            self._on_frame(kind, flags, stream_id & _ID_LAST, payload)
-            if self._fault is not None:
-                return
-        del received[:at]
-
-    def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is not None and kind != _CONTINUATION:
-            raise ProtocolError("a header block is interrupted")
-        if kind == _DATA:
-            self._on_data(flags, stream_id, payload)
-        elif kind == _HEADERS:
-            block = _unpadded(flags, payload)[5 if flags & _PRIORITY else 0 :]
-            self._block = (stream_id, flags, bytearray())
-            self._on_block(flags, stream_id, block)
-        elif kind == _CONTINUATION:
-            self._on_block(flags, stream_id, payload)
-        elif kind == _RST_STREAM:
-            self._on_reset(stream_id, int.from_bytes(payload, "big"))
-        elif kind == _SETTINGS:
-            if not flags & _ACK:
-                self._on_settings(payload)
-        elif kind == _PING:
-            if not flags & _ACK:
-                with self._lock:
-                    self._frame(_PING, _ACK, 0, payload)
-                    self._flush()
-        elif kind == _GOAWAY:
-            self._on_goaway(payload)
-        elif kind == _WINDOW_UPDATE:
-            self._on_window_update(stream_id, int.from_bytes(payload, "big") & _WINDOW_MAX)
-        elif kind == _PUSH_PROMISE:
-            raise ProtocolError("a push that was not asked for")
-
-    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._unconsumed += len(payload)
-        if self._unconsumed >= CONNECTION_WINDOW_BYTES // 2:
-            size, self._unconsumed = self._unconsumed, 0
-            with self._lock:
-                self._frame(_WINDOW_UPDATE, 0, 0, size.to_bytes(4, "big"))
+        with self._lock:
+            try:
+                events = self._wire.receive_data(data)
+            except H2Error as error:
                 self._flush()
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            return  # It was cancelled here while this was on its way.
-        data = _unpadded(flags, payload)
-        if len(data) < len(payload):
-            stream.consumed(len(payload) - len(data))
-        if data:
-            stream.handler.on_data(stream, data)
-        if flags & _END_STREAM:
-            self._end(stream, None)
-
-    def _on_block(self, flags: int, stream_id: int, part: bytes) -> None:
-        if self._block is None or self._block[0] != stream_id:
-            raise ProtocolError("a header block goes on that was not begun")
-        _, first_flags, block = self._block
-        block += part
-        if len(block) > _HEADER_BLOCK_BYTES_MAX:
-            raise ProtocolError(f"a header block of more than {_HEADER_BLOCK_BYTES_MAX} bytes")
-        if not flags & _END_HEADERS:
-            return
-        self._block = None
-        # Also for a stream that nobody waits for any more: later blocks build on it.
-        fields = self._decoder.decode(bytes(block))
-        stream = self._streams.get(stream_id)
-        if stream is not None:
-            stream.handler.on_headers(fields)
-            if first_flags & _END_STREAM:
-                self._end(stream, None)
-
-    def _on_reset(self, stream_id: int, code: int) -> None:
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            return
-        # RFC 9113, 8.1: a server may ask us to send no more of a request that it has answered.
-        if code == _NO_ERROR:
-            self._end(stream, None)
-        else:
-            message = f"the node reset the stream (HTTP/2 error {code})"
-            self._end(stream, Fault(message, is_unprocessed=code == _REFUSED_STREAM))
-
-    def _on_settings(self, payload: bytes) -> None:
-        with self._lock:
-            for name, value in struct.iter_unpack(">HI", payload):
-                if name == _INITIAL_WINDOW_SIZE:
-                    for stream in self._streams.values():
-                        stream.window += value - self._stream_window
-                    self._stream_window = value
-                elif name == _MAX_FRAME_SIZE:
-                    self._frame_max = value
-                elif name == _MAX_CONCURRENT_STREAMS:
-                    self._streams_max = value
-            self._frame(_SETTINGS, _ACK, 0, b"")
-            self._open_more()
-            self._pump_all()
-            self._flush()
-
-    def _on_window_update(self, stream_id: int, size: int) -> None:
-        with self._lock:
-            if stream_id == 0:
-                self._window += size
-                self._pump_all()
-            elif stream_id in self._streams:
-                stream = self._streams[stream_id]
-                stream.window += size
-                self._pump(stream)
-            self._flush()
-
-    def _pump_all(self) -> None:
-        for stream in self._streams.values():
-            if stream.sending:
-                self._pump(stream)
-
-    def _on_goaway(self, payload: bytes) -> None:
-        last_id, code = struct.unpack_from(">II", payload)
-        with self._lock:
-            self._is_draining = True
-            self._last_id = min(self._last_id, last_id & _ID_LAST)
-            above = [stream for id_, stream in self._streams.items() if id_ > self._last_id]
-            is_idle = len(above) == len(self._streams)
-            above.extend(stream for stream, _ in self._unopened)
-            self._unopened.clear()
-        for stream in above:
-            self._end(stream, Fault("the node is going away", is_unprocessed=True))
-        if is_idle or code != _NO_ERROR:
-            self._fail("the node is going away")
-
-    def _end(self, stream: Stream, fault: Fault | None) -> None:
-        with self._lock:
-            if stream.has_ended:
-                return
-            stream.has_ended = True
-            unsent, stream.sending = stream.sending, deque()
-            if self._streams.pop(stream.id, None) is not None and unsent and fault is None:
-                # It was answered before all of the request was sent: the rest is of no interest.
-                self._frame(_RST_STREAM, 0, stream.id, _NO_ERROR.to_bytes(4, "big"))
-            self._open_more()
-            self._flush()
-            is_over = self._is_draining and not self._streams and self._fault is None
-        _tell_taken(unsent)
-        stream.handler.on_end(fault)
-        if is_over:
-            self._fail("the node is going away")
+                told = self._break(f"the node does not speak HTTP/2: {error}")
+            else:
+                told = [tell for event in events for tell in self._take_in(event)]
+                self._go_on()
+        _tell(told)
 
     def _fail(self, message: str) -> None:
         with self._lock:
-            if self._fault is not None:
-                return
-            self._fault = Fault(message)
-            sent = list(self._streams.values())
-            unsent = [stream for stream, _ in self._unopened]
-            self._streams.clear()
-            self._unopened.clear()
-            for stream in sent + unsent:
-                stream.has_ended = True
-        self._loop.close(self._sock)
-        for stream in sent + unsent:
-            _tell_taken(stream.sending)
-        for stream in sent:
-            stream.handler.on_end(Fault(message))
-        for stream in unsent:
-            stream.handler.on_end(Fault(message, is_unprocessed=True))
+            told = self._break(message)
+        _tell(told)
 
     def _probe(self) -> None:
         if self._fault is not None:
@@ -518,24 +449,69 @@ class Connection:
         if silent >= PROBE_SECONDS and self._probed is None:
             self._probed = now
             with self._lock:
-                self._frame(_PING, 0, 0, b"holdfast")
+                self._wire.ping(b"holdfast")
                 self._flush()
         wait = PROBE_SECONDS if silent >= PROBE_SECONDS else PROBE_SECONDS - silent
         self._loop.call_later(wait, self._probe)
 
 
-def _unpadded(flags: int, payload: bytes) -> bytes:
-    if not flags & _PADDED:
-        return payload
-    if payload[0] >= len(payload):
-        raise ProtocolError("more padding than payload")
-    return payload[1 : len(payload) - payload[0]]
+class _Wire(H2Connection):
+    """h2's side of a connection, which lets streams go on after a GOAWAY (RFC 9113, 6.8).
+
+    h2 by itself counts the connection as closed then, and throws away what was to be sent
+    (python-hyper/h2, issue 1181).
+    """
+
+    def __init__(self) -> None:
+        # Headers here are sound as they are made, and of the node's only those are read that are
+        # known by name.
+        super().__init__(
+            H2Configuration(
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+            )
+        )
+        self.state_machine = _StateMachine()
+        self.local_settings = Settings(
+            client=True,
+            initial_values={
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+                SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX,
+                SettingCodes.MAX_HEADER_LIST_SIZE: HEADERS_BYTES_MAX,
+            },
+        )
+        # h2 looks at changes of settings only, and these are the first ones.
+        self.max_inbound_frame_size = FRAME_BYTES_MAX
+        self.decoder.max_header_list_size = HEADERS_BYTES_MAX
+
+    def clear_outbound_data_buffer(self) -> None:
+        """Called at a GOAWAY: what was to be sent is for streams that go on."""
 
 
-def _tell_taken(unsent: deque[_Sending]) -> None:
-    for sending in unsent:
-        if sending.taken is not None:
-            sending.taken()
+class _StateMachine(H2ConnectionStateMachine):
+    def process_input(self, input_: ConnectionInputs) -> list[Event]:
+        if input_ == ConnectionInputs.RECV_GOAWAY:
+            return []
+        return super().process_input(input_)
+
+
+def _fault_of(code: ErrorCodes | int) -> Fault | None:
+    # RFC 9113, 8.1: a server may ask us to send no more of a request that it has answered.
+    if code == ErrorCodes.NO_ERROR:
+        return None
+    message = f"the stream was reset (HTTP/2 error {int(code)})"
+    return Fault(message, is_unprocessed=code == ErrorCodes.REFUSED_STREAM)
+
+
+def _tell(told: list[Callback]) -> None:
+    for tell in told:
+        try:
+            tell()
+        except Exception:
+            log.exception("the handler of a stream failed")
 
 
 def _said(error: OSError) -> str:

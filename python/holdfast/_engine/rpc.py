@@ -17,7 +17,9 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from holdfast._engine import hpack, task
+from hpack import HeaderTuple, NeverIndexedHeaderTuple
+
+from holdfast._engine import task
 
 if TYPE_CHECKING:
     from holdfast._engine.http2 import Connection, Fault, Stream
@@ -64,28 +66,33 @@ class Status(Exception):
 
 
 class Headers:
-    """The header blocks of one connection's requests: the same bytes for each call of a path."""
+    """The headers of one connection's requests, most of which are the same for all of them."""
 
     def __init__(self, authority: str, user_agent: str) -> None:
-        self._before = hpack.literal(":method", "POST") + hpack.literal(":scheme", "http")
-        self._behind = (
-            hpack.literal(":authority", authority)
-            + hpack.literal("te", "trailers")
-            + hpack.literal("content-type", "application/grpc")
-            + hpack.literal("user-agent", user_agent)
-        )
-        self._blocks: dict[str, bytes] = {}
+        self._before = [_field(":method", "POST"), _field(":scheme", "http")]
+        self._behind = [
+            _field(":authority", authority),
+            _field("te", "trailers"),
+            _field("content-type", "application/grpc"),
+            _field("user-agent", user_agent),
+        ]
+        self._blocks: dict[str, list[HeaderTuple]] = {}
 
-    def block(self, path: str, seconds: float | None) -> bytes:
-        """The block of a call that is of use for so long."""
+    def block(self, path: str, seconds: float | None) -> list[HeaderTuple]:
+        """The headers of a call that is of use for so long."""
         block = self._blocks.get(path)
         if block is None:
-            block = self._before + hpack.literal(":path", path) + self._behind
+            block = [*self._before, _field(":path", path), *self._behind]
             self._blocks[path] = block
         if seconds is None:
             return block
         timeout_ms = min(max(int(seconds * 1000), 1), _TIMEOUT_MS_MAX)
-        return block + hpack.literal("grpc-timeout", f"{timeout_ms}m")
+        # Hardly ever the same twice: it would only push the others out of the compression's table.
+        return [*block, NeverIndexedHeaderTuple(b"grpc-timeout", b"%dm" % timeout_ms)]
+
+
+def _field(name: str, value: str) -> HeaderTuple:
+    return HeaderTuple(name.encode(), value.encode())
 
 
 def enveloped(message: bytes) -> bytes:
@@ -114,8 +121,8 @@ class _Incoming:
         """How many bytes of a message are here that is not complete yet."""
         return len(self._buffer)
 
-    def take_headers(self, fields: list[tuple[str, str]]) -> None:
-        headers = dict(fields)
+    def take_headers(self, fields: list[tuple[bytes, bytes]]) -> None:
+        headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in fields}
         if ":status" in headers:
             self._http_status = headers[":status"]
         if "grpc-status" in headers:
@@ -155,7 +162,7 @@ class _Incoming:
             return Status(UNKNOWN, f"the call ended with {what} and without a gRPC status")
         code = self._trailers["grpc-status"]
         message = urllib.parse.unquote(self._trailers.get("grpc-message", ""))
-        if not code.isdigit():
+        if not code.isdecimal():
             return Status(UNKNOWN, f"gRPC status {code!r}: {message}")
         if int(code) == OK:
             missing = bool(self._buffer)
@@ -164,7 +171,7 @@ class _Incoming:
         return Status(int(code), message or f"gRPC status {code}", details)
 
 
-def unary(connection: Connection, headers: bytes, request: bytes) -> Future[bytes]:
+def unary(connection: Connection, headers: list[HeaderTuple], request: bytes) -> Future[bytes]:
     """Sends a request that gets one response. Cancelling the future tells the node.
 
     Raises:
@@ -187,7 +194,7 @@ class _Unary:
         self._incoming = _Incoming()
         self._message: bytes | None = None
 
-    def on_headers(self, fields: list[tuple[str, str]]) -> None:
+    def on_headers(self, fields: list[tuple[bytes, bytes]]) -> None:
         self._incoming.take_headers(fields)
 
     def on_data(self, stream: Stream, data: bytes) -> None:
@@ -227,7 +234,7 @@ class Messages:
         self.has_ended = False
         """Nothing more comes."""
 
-    def on_headers(self, fields: list[tuple[str, str]]) -> None:
+    def on_headers(self, fields: list[tuple[bytes, bytes]]) -> None:
         """See :class:`http2.Handler`."""
         self._incoming.take_headers(fields)
 
@@ -301,7 +308,7 @@ class Messages:
             task.settle(waiting, None)
 
 
-def stream(connection: Connection, headers: bytes, request: bytes | None) -> Messages:
+def stream(connection: Connection, headers: list[HeaderTuple], request: bytes | None) -> Messages:
     """Opens a call that gets a stream of responses, with its only request or with none yet.
 
     Raises:

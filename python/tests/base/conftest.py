@@ -1,4 +1,4 @@
-"""A cluster behind proxies, which the tests of this directory share."""
+"""A cluster behind proxies, which the tests of this directory share, and connections to no node."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.hidden import HiddenCluster, run_hidden_cluster
+from tests.support.peer import Pair, connected
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,11 @@ def hidden_cluster(_shared_hidden_cluster: HiddenCluster) -> HiddenCluster:
     """A cluster behind proxies that pass everything on when the test begins."""
     _shared_hidden_cluster.mend()
     return _shared_hidden_cluster
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A connection whose other end the test is."""
+    pair = connected()
+    yield pair
+    pair.close()
