@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from holdfast._engine import calls, loop, task
+from holdfast._engine import calls, task
 from holdfast._engine.calls import Req, Res
 from holdfast._engine.deadline import Deadline
 from holdfast._engine.pending import Pending
-from holdfast._engine.pool import Pool
 from holdfast._engine.runtime import Runtime
 from holdfast._engine.stream import Exchange, Stream
 from holdfast._wire.cluster_pb2 import CloseSessionRequest
@@ -163,11 +162,9 @@ class Engine:
         pid = os.getpid()
         runtime = self._runtimes.get(pid)
         if runtime is None:
-            if self._connected_as is None:
-                pool = Pool(loop.here(), self.endpoints)
-            else:
-                pool = self._connected_as.runtime.pool
-            runtime = self._runtimes.setdefault(pid, Runtime(pool, self.session_idle))
+            other = None if self._connected_as is None else self._connected_as.runtime
+            made = Runtime(self.endpoints, self.session_idle, other)
+            runtime = self._runtimes.setdefault(pid, made)
         return runtime
 
     async def _close(self, deadline: Deadline) -> None:

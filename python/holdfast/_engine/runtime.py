@@ -9,7 +9,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Callable
 
-from holdfast._engine import copies, rpc, task
+from holdfast._engine import copies, loop, rpc, task
 from holdfast._engine.copies import Kind, Plan, Run
 from holdfast._engine.endpoint import ConnectError
 from holdfast._engine.pending import Pending
@@ -19,6 +19,7 @@ from holdfast._engine.stream import Exchange, Stream
 from holdfast.errors import Attempt, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Future
 
     from google.protobuf.message import Message
@@ -40,12 +41,19 @@ class Runtime:
     connections are closed.
     """
 
-    def __init__(self, pool: Pool, session_idle: float) -> None:
+    def __init__(
+        self, endpoints: Sequence[str], session_idle: float, connected_as: Runtime | None
+    ) -> None:
         self.pid = os.getpid()
-        self.pool = pool
+        # Kept, as long as this is, for its connections.
+        self._connected_as = connected_as
+        if connected_as is not None:
+            self.pool: Pool = connected_as.pool
+        else:
+            self.pool = Pool(loop.here(), endpoints)
+            # Not at the end of the process, which closes them anyway.
+            weakref.finalize(self, _close_unless_inherited, self.pool, self.pid).atexit = False
         self.sessions = Sessions(self, session_idle)
-        # Not at the end of the process, which closes them anyway.
-        weakref.finalize(self, _close_unless_inherited, pool, self.pid).atexit = False
 
     async def read(self, call: Call[Req, Res], request: Req, deadline: Deadline) -> Res:
         """Makes a call that may be repeated at will."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -241,6 +242,19 @@ def test_holder_with_grace_stops_when_it_is_cut_off(hidden_cluster, namespace):
         began = time.monotonic()
         assert lease.wait_lost(bound(2.0)) == Loss.EXPIRED
         assert time.monotonic() - began < bound(1.0)
+
+
+# Whoever is done with a lease, be it by a fault, leaves the client's connections alone.
+def test_end_of_a_lease_closes_no_connection_of_its_client(client):
+    lease = _hold(client, "one", 0.5)
+    links = [endpoint.link for endpoint in client.engine.runtime.pool.in_order()]
+    connections = [link.connection for link in links if link is not None]
+    client.masters.set_state(lease.master_id, False)
+    assert lease.wait_lost(bound(0.5)) == Loss.ENDED
+    del lease, links
+    gc.collect()
+    client.masters.find_id("two")
+    assert [one.is_open for one in connections] == [True] * len(connections) != []
 
 
 # C6
