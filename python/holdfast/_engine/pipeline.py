@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast._engine import rpc, task
 from holdfast._wire.pipeline_pb2 import ExchangeRequest, ExchangeResponse, PipedCall
@@ -107,7 +107,7 @@ class _Exchange:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._incoming = rpc._Incoming()
+        self._incoming = rpc.Incoming()
         self._stream: Stream | None = None
         self._queue: list[PipedCall] = []
         self._last = 0
@@ -151,7 +151,7 @@ class _Exchange:
 
     # What follows is called by the connection, on the loop's thread; see `http2.Handler`.
 
-    def on_headers(self, fields: Any) -> None:
+    def on_headers(self, fields: list[tuple[bytes, bytes]]) -> None:
         self._incoming.take_headers(fields)
 
     def on_data(self, stream: Stream, data: bytes) -> None:

@@ -108,7 +108,7 @@ def _unbase64(text: str) -> bytes | None:
         return None
 
 
-class _Incoming:
+class Incoming:
     """What has come of a response."""
 
     def __init__(self) -> None:
@@ -191,7 +191,7 @@ class _Unary:
 
     def __init__(self) -> None:
         self.response: Future[bytes] = Future()
-        self._incoming = _Incoming()
+        self._incoming = Incoming()
         self._message: bytes | None = None
 
     def on_headers(self, fields: list[tuple[bytes, bytes]]) -> None:
@@ -223,7 +223,7 @@ class Messages:
     """
 
     def __init__(self) -> None:
-        self._incoming = _Incoming()
+        self._incoming = Incoming()
         self.stream: Stream | None = None
         """What they come on; set before anybody asks for one."""
         # Held for a few moves: messages arrive on the loop's thread and are asked for on any.
