@@ -185,7 +185,7 @@ def test_creator_keeps_its_right_and_is_told_when_it_is_lost(client):
         began_until[0] = creator._life.until
         return create(creator)
 
-    created = client.state.create_exclusive(object_id, "key", note_and_create, ttl=0.5)
+    created = client.state.create_exclusive(object_id, "key", note_and_create, ttl=1.0)
     assert (created.created, created.value) == (False, b"plain")
 
 
