@@ -136,7 +136,7 @@ class ObjectStore(Store):
         number = self._number(str(id_))
         if number is None:
             raise UnissuedId(str(id_), self.name)
-        self._put(number, obj)
+        self._put(number, obj, self._class_in(str(id_)))
 
     def load(self, id_: str) -> Any:
         """The object of this id and all that it refers to, as they were at one moment.
@@ -227,13 +227,19 @@ class ObjectStore(Store):
     def _number(self, text: str) -> int | None:
         return ids.parse(text)
 
+    def _class_in(self, text: str) -> str | None:  # noqa: ARG002
+        """The class that an id names, which then stays that of what is stored there."""
+        return None
+
     def _load_error(self, id_: str, parent: str | None) -> Exception:
         return LoadError(id_, self.name, parent)
 
     # The way in.
 
-    def _put(self, root: int | None, obj: Any) -> None:
+    def _put(self, root: int | None, obj: Any, class_name: str | None = None) -> None:
         family = Family(obj, self)
+        if class_name is not None:
+            family.members[0].encoded.rename(class_name)
         fresh = self._backend.lease(family.unnamed(root))
         self._backend.put(family.records(root, fresh))
         for member in family.members:

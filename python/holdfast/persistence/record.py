@@ -85,6 +85,15 @@ class Encoded:
         body = len(self.payload) + self.children * _REFERENCE_BYTES
         _at_most(f"the body bytes {whose}", body, BODY_BYTES_MAX)
 
+    def rename(self, class_name: str) -> None:
+        """Keeps it under another class.
+
+        Raises:
+            ObjectTooLarge: As :meth:`check`.
+        """
+        self.class_name = class_name
+        self.check()
+
     def with_children(self, children: Sequence[int]) -> Record:
         """The object, with the ids of its children, of which there are as many as it has."""
         assert len(children) == self.children, "each child has an id"

@@ -10,7 +10,7 @@ from typing import Any, Callable
 from holdfast._engine import calls
 from holdfast._wire import objects_pb2 as proto
 from holdfast.errors import HoldfastError
-from holdfast.persistence.backend import Filter, Head
+from holdfast.persistence.backend import Backend, Filter, Head
 from holdfast.persistence.cluster import listing, load, save
 from holdfast.persistence.cluster.link import Link
 from holdfast.persistence.cluster.location import Location
@@ -39,15 +39,24 @@ class ClusterStore(ObjectStore):
 
     def __init__(self, uri: str | Uri, **options: Any) -> None:
         self.url = uri if isinstance(uri, Uri) else Uri.parse(uri)
-        super().__init__(_Cluster(Location.of(self.url)), **options)
+        location = Location.of(self.url)
+        super().__init__(backend(location.name, lambda: location), **options)
+
+
+def backend(name: str, locate: Callable[[], Location]) -> Backend:
+    """The backend on a cluster.
+
+    Args:
+        name: How the store is called in messages.
+        locate: Where it is; asked by the first call, and may raise what that raises then.
+    """
+    return _Cluster(name, locate)
 
 
 class _Cluster:
-    """The backend on a cluster."""
-
-    def __init__(self, location: Location) -> None:
-        self.name = location.name
-        self._links = PerProcess(lambda: Link(location))
+    def __init__(self, name: str, locate: Callable[[], Location]) -> None:
+        self.name = name
+        self._links = PerProcess(lambda: Link(locate()))
 
     def lease(self, count: int) -> builtins.list[int]:
         return save.lease(self._links.get(), count)

@@ -1,0 +1,26 @@
+"""GC3Pie's stores on clusters."""
+
+from __future__ import annotations
+
+import pytest
+from gc3libs.persistence.store import make_store
+
+import holdfast.gc3  # noqa: F401 # it registers the stores
+
+
+def url_of(cluster, namespace, **parameters):
+    """The URL of a store as GC3Pie can read it: one host, the others as peers."""
+    first, *others = cluster.endpoints
+    query = {"peers": ",".join(others), **parameters}
+    text = "&".join(f"{name}={value}" for name, value in query.items())
+    return f"holdfast://{first}/{namespace}?{text}"
+
+
+@pytest.fixture
+def url(cluster, namespace):
+    return url_of(cluster, namespace)
+
+
+@pytest.fixture
+def store(url):
+    return make_store(url)
