@@ -9,8 +9,11 @@ import pytest
 from tests.support.cluster import binary, run_cluster
 from tests.support.guide import ROOT, Guide, blocks
 
+HERE = ["asyncio", "stm"]
+ELSEWHERE = ["buildbot", "gc3pie"]
 
-@pytest.mark.parametrize("name", ["asyncio", "stm"])
+
+@pytest.mark.parametrize("name", HERE)
 def test_all_blocks_of_the_guide_run(name: str, tmp_path: Path) -> None:
     page = ROOT / "docs" / f"guide-{name}.md"
     # A cluster of its own: a reader of the page begins with an empty one.
@@ -20,3 +23,8 @@ def test_all_blocks_of_the_guide_run(name: str, tmp_path: Path) -> None:
     ):
         for block in blocks(page):
             guide.run(block)
+
+
+def test_no_guide_is_left_out() -> None:
+    pages = {page.stem for page in (ROOT / "docs").glob("guide-*.md")}
+    assert pages <= {f"guide-{name}" for name in HERE + ELSEWHERE}
