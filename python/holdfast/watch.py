@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import os
 import random
 from collections import deque
 from concurrent.futures import CancelledError
@@ -217,6 +218,7 @@ class Watch:
         self._stream: Stream[watch_pb2.WatchResponse] | None = None
         self._last: str | None = None  # where the last stream was, to try others first
         self._is_closed = False
+        self._pid = os.getpid()
 
     @classmethod
     async def open(
@@ -250,6 +252,9 @@ class Watch:
         while True:
             if self._received:
                 return self._hand_out()
+            if self._pid != os.getpid():
+                # The stream is the parent's; this process goes on with one of its own.
+                self._pid, self._stream = os.getpid(), None
             if self._stream is None:
                 await self._connect()
                 continue

@@ -21,6 +21,7 @@ from holdfast._wire import state_pb2
 from holdfast._wire.cluster_pb2 import CloseSessionRequest, StatusRequest
 from holdfast._wire.state_pb2 import SetStateResponse
 from tests.support.cluster import wait_until
+from tests.support.fork import in_child
 from tests.support.proxy import Flow
 from tests.support.scale import bound, report, scale, summary
 
@@ -340,7 +341,7 @@ def test_forked_children_go_on_with_sessions_of_their_own(client):
     forks = scale(200, 20)
     try:
         for n in range(forks):
-            assert _in_child(lambda n=n: _write_in_child(client, object_id, session, n)) == 0
+            assert in_child(lambda n=n: _write_in_child(client, object_id, session, n)) == 0
     finally:
         has_ended.set()
         for thread in busy:
@@ -355,20 +356,6 @@ def _write_in_child(client, object_id, session, n):
     assert client.engine.runtime.sessions._current.id != session
 
 
-def _in_child(check):
-    """The exit status of a forked child that runs a check; killed if it hangs."""
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(30)
-        try:
-            check()
-        except BaseException as error:
-            os.write(2, f"in the child: {error!r}\n".encode())
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
-
-
 # G4: a session never crosses a fork.
 def test_child_cannot_settle_its_parents_write(client):
     object_id = client.state.get_object_id("a", "A")
@@ -379,7 +366,7 @@ def test_child_cannot_settle_its_parents_write(client):
         with pytest.raises(ValueError, match="the process that began it"):
             pending.send().result()
 
-    assert _in_child(check) == 0
+    assert in_child(check) == 0
     assert pending.send().result().written
 
 
@@ -410,7 +397,7 @@ def test_child_does_not_hold_its_parents_connections(client):
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(descriptor)
 
-    assert _in_child(check) == 0
+    assert in_child(check) == 0
     assert client.state.get_object_id("a", "A")
 
 

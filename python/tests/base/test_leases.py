@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from holdfast._engine import boottime, task
 from holdfast.instance import Instance
 from holdfast.lease import Loss
 from tests.support.cluster import wait_until
+from tests.support.fork import in_child
 from tests.support.proxy import Flow
 from tests.support.scale import bound, report, scale, summary
 
@@ -294,8 +294,11 @@ def test_owning_gives_back_in_the_end(client):
 # G4, M5
 def test_lease_does_not_cross_a_fork(client):
     with _hold(client, "one", ttl=30.0) as lease:
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0 if not lease.is_live else 1)
-        assert os.waitpid(pid, 0)[1] == 0
+
+        def check():
+            assert not lease.is_live
+            with pytest.raises(LeaseLost):
+                lease.check()
+
+        assert in_child(check) == 0
         assert lease.is_live
