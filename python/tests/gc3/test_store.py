@@ -12,7 +12,7 @@ from gc3libs.session import Session
 
 import holdfast.persistence
 from holdfast.gc3 import HoldfastStore, LoadError, StoreUnavailable, UnusableKey
-from holdfast.persistence import BadUri, UntrustedObject
+from holdfast.persistence import BadUri, UnloadableObject, UntrustedObject
 from tests.gc3.tasks import Echo, Job, collection, nested
 from tests.support.scale import scale
 
@@ -74,12 +74,24 @@ def test_tasks_are_found_by_their_state_and_by_extra_fields(url):
 
 # P3: GC3Pie's own stores recurse, and end at a hundred levels or two.
 def test_deep_collections(store, url):
-    depth = scale(2_000, 400)
+    depth = 400
     id_ = store.save(nested(depth))
     task, steps = make_store(url).load(id_), 0
     while hasattr(task, "tasks"):
         task, steps = task.tasks[0], steps + 1
     assert (task.jobname, steps) == ("echo-innermost", depth)
+
+
+# P3
+def test_deep_tree_needs_no_deep_stack(store, url):
+    depth = scale(20_000, 1_200)
+    job = Job("0")
+    for nth in range(1, depth):
+        job = Job(str(nth), job)
+    job, steps = make_store(url).load(store.save(job)), 1
+    while job.children:
+        job, steps = job.children[0], steps + 1
+    assert (job.command, steps) == ("0", depth)
 
 
 # P5
@@ -126,6 +138,20 @@ def test_session_of_an_unreachable_cluster_keeps_its_index(tmp_path, url):
     assert (tmp_path / "s/session_ids.txt").read_text() == index
     (tmp_path / "s/store.url").write_text(url)
     assert len(Session(str(tmp_path / "s"))) == 3
+
+
+# P6: nor does one that does not find the class of a task.
+def test_session_that_cannot_make_a_task_keeps_its_index(tmp_path, url, monkeypatch):
+    session = Session(str(tmp_path / "s"), store_or_url=url)
+    kept, lost = session.add(Echo("x")), session.add(Job("y"))
+    with monkeypatch.context() as patched:
+        patched.delattr("tests.gc3.tasks.Job")
+        with pytest.raises(UnloadableObject, match="Job"):
+            Session(str(tmp_path / "s"))
+    assert (tmp_path / "s/session_ids.txt").read_text().split() == [kept, lost]
+    # What is not there any more is skipped, as ever.
+    session.store.remove(lost)
+    assert list(Session(str(tmp_path / "s")).tasks) == [kept]
 
 
 def test_session_tells_ids_from_texts(tmp_path, url):
