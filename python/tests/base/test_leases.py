@@ -233,6 +233,20 @@ def test_lease_with_grace_outlives_broken_connections(hidden_cluster, namespace)
         lease.close()
 
 
+# M6, N4: a node that stops in good order shrinks nothing.
+def test_lease_with_grace_outlives_nodes_that_stop(hidden_cluster, namespace, caplog):
+    with hidden_cluster.client(namespace=namespace) as client:
+        lease = _hold(client, "one", ttl=10.0, grace=3.0)
+        for node in list(range(3)) * scale(3, 1):
+            hidden_cluster.signal(node, signal.SIGTERM)
+            assert lease.wait_lost(1.0) is None
+            hidden_cluster.start_node(node)
+            hidden_cluster.leader()
+        assert lease.is_live
+        lease.close()
+    assert "has failed" not in caplog.text
+
+
 # M6: cut off for the grace, its holder stops by itself, long before the ttl.
 def test_holder_with_grace_stops_when_it_is_cut_off(hidden_cluster, namespace):
     with hidden_cluster.client(namespace=namespace) as client:

@@ -33,6 +33,15 @@ def test_result_and_error_come_out_of_the_future():
         task.start(fail()).result(0)
 
 
+def test_what_fails_in_the_background_is_logged(caplog):
+    async def fail():
+        raise ZeroDivisionError
+
+    with caplog.at_level(logging.ERROR, "holdfast"):
+        task.spawn(fail())
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_coroutine_goes_on_where_what_it_awaits_is_done():
     async def where():
         await task.sleep(0.001)
