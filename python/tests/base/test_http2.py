@@ -33,13 +33,13 @@ from hyperframe.frame import (
 )
 
 from holdfast._engine import http2, rpc, task
-from holdfast._engine.http2 import (
+from holdfast._engine.h2_client import (
     CONNECTION_WINDOW_BYTES,
     FRAME_BYTES_MAX,
     HEADERS_BYTES_MAX,
     STREAM_WINDOW_BYTES,
-    Fault,
 )
+from holdfast._engine.http2 import Fault
 from tests.support.cluster import wait_until
 from tests.support.peer import connected
 from tests.support.scale import bound, scale
@@ -498,7 +498,7 @@ def test_damaged_frames_never_leave_a_call_without_an_end(caplog):
 
 def test_last_id_ends_a_connection_in_order(pair):
     # As if the others had been used up.
-    pair.connection._wire.highest_outbound_stream_id = 2**31 - 3
+    pair.connection._h2.highest_outbound_stream_id = 2**31 - 3
     taker, stream = call(pair)
     assert stream.id == 2**31 - 1
     assert pair.connection.open(GET, Taker(), b"") is None

@@ -11,7 +11,7 @@ from h2.events import DataReceived, RequestReceived, StreamReset
 from hyperframe.frame import DataFrame, RstStreamFrame
 
 from holdfast._engine import rpc
-from holdfast._engine.http2 import STREAM_WINDOW_BYTES
+from holdfast._engine.h2_client import STREAM_WINDOW_BYTES
 from tests.support.cluster import wait_until
 from tests.support.scale import scale
 
