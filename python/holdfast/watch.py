@@ -300,11 +300,12 @@ class Watch:
         """Opens a stream at any node, from the cursor on."""
         pool = self._context.engine.runtime.pool
         deadline = self._context.deadline()
+        faults = pool.faults()
+        if faults is not None:
+            raise _unavailable({one: Attempt(one, None, faults[one]) for one in faults})
         attempts: dict[str, Attempt] = {}
-        for address, fault in (pool.faults() or {}).items():
-            attempts[address] = Attempt(address, None, fault)
         pause = _PAUSE_FIRST
-        while not attempts or not pool.faults():
+        while True:
             refused: Answer | None = None
             others_may_answer = False
             for endpoint in self._in_order():
@@ -324,10 +325,9 @@ class Watch:
                 raise refused.error()
             pausing = pause * random.uniform(0.5, 1.0)
             if deadline.remaining() <= pausing:
-                break
+                raise _unavailable(attempts)
             await task.sleep(pausing)
             pause = min(pause * 2, _PAUSE_MAX)
-        raise _unavailable(attempts)
 
     def _in_order(self) -> list[Endpoint]:
         """All endpoints, in no order, so that watches spread over the nodes.
@@ -344,7 +344,8 @@ class Watch:
         try:
             self._stream = await task.within(min(deadline.remaining(), _SILENCE_SECONDS), opening)
         except TimeoutError:
-            endpoint.mark_bad()
+            if not deadline.has_passed():
+                endpoint.mark_bad()
             return Answer(Fate.UNKNOWN, answer.SILENCE)
         except ConnectError as error:
             endpoint.mark_bad()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from holdfast import Compacted, CreationLost, NotApplied, Unavailable
+from holdfast import Client, Compacted, CreationLost, NotApplied, Unavailable
 from holdfast._engine import task
 from holdfast.instance import Instance
 from holdfast.watch import (
@@ -148,6 +148,11 @@ def test_watch_says_when_no_node_can_be_reached(hidden_cluster, namespace):
             hidden_cluster.mend()
             client.state.set(object_id, "key", b"1")
             assert next(watch).event.value == b"1"
+
+
+def test_watch_of_an_address_that_is_none_says_so():
+    with pytest.raises(Unavailable, match="not of the form host:port"):
+        Client("nonsense").watch()
 
 
 # S5
