@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from holdfast import BadRequest, Client, NotApplied, OutcomeUnknown, SessionExpired, Unavailable
-from holdfast._engine import calls
+from holdfast._engine import calls, task
 from holdfast._engine.session import UNDECIDED_MAX, Session
 from holdfast._wire import state_pb2
 from holdfast._wire.cluster_pb2 import CloseSessionRequest, StatusRequest
@@ -412,12 +412,24 @@ def test_dropped_client_closes_its_connections(cluster):
     wait_until(lambda: not any(one.is_open for one in connections), "they are closed")
 
 
+def test_connection_that_is_made_while_its_client_closes_is_closed(hidden_cluster):
+    client = hidden_cluster.client()
+    (endpoint, *_) = client.engine.runtime.pool.in_order()
+    connecting = task.start(endpoint.connect())
+    client.close()
+    connection = connecting.result(10).connection
+    wait_until(lambda: not connection.is_open, "it is closed")
+    assert endpoint.link is None
+    assert task.start(endpoint.connect()).result(10).connection.is_open
+    client.close()
+
+
 # A program that ends with a lease, a watch and a call under way ends.
 def test_program_ends_whatever_is_under_way(cluster):
     program = """if True:
         import sys
         from holdfast import Client
-        from holdfast._engine import calls
+        from holdfast._engine import calls, task
         from holdfast._wire.state_pb2 import GetStateRequest
         from holdfast.instance import Instance
         client = Client(sys.argv[1])
