@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from holdfast import BadRequest, Client, NotApplied, OutcomeUnknown, SessionExpired, Unavailable
-from holdfast._engine import calls, task
+from holdfast._engine import calls, rpc, task
 from holdfast._engine.session import UNDECIDED_MAX, Session
 from holdfast._wire import state_pb2
 from holdfast._wire.cluster_pb2 import CloseSessionRequest, StatusRequest
@@ -171,6 +171,34 @@ def test_budget_ends_a_write_that_reached_nobody(behind, hidden_cluster):
     assert pending.is_decided
     hidden_cluster.mend()
     assert client.state.get(object_id, "key").value == b"1"
+
+
+# G4: the answer to an unmarked copy may have come without a log entry; then a marked copy that
+# arrives later would still be carried out. So that one's answer is waited for.
+def test_answer_to_the_first_copy_is_not_enough_while_another_is_on_its_way(behind, hidden_cluster):
+    client, object_id = behind
+    client.state.set(object_id, "key", b"1")
+    first = hidden_cluster.endpoints.index(client.engine.runtime.pool._last_good)
+    for node, proxy in enumerate(hidden_cluster.proxies):
+        if node == first:
+            proxy.down = Flow.HOLD
+        else:
+            proxy.up = Flow.HOLD
+    request = _set(object_id, "key", b"1", client.namespace)
+    writing = client.engine.write(calls.SET_STATE, request, deadline=60.0)
+    others = [p for node, p in enumerate(hidden_cluster.proxies) if node != first]
+    wait_until(lambda: any(p.holds_up() for p in others), "another copy is on its way")
+    hidden_cluster.proxies[first].down = Flow.PASS
+    # What comes behind the answer on the same stream has come.
+    address = hidden_cluster.endpoints[first]
+    link = client.engine.runtime.pool.at(address).link
+    behind_it = link.pipeline.call("/holdfast.v1.Cluster/KeepSession", 10.0, b"")
+    with pytest.raises(rpc.Status):
+        behind_it.result(10)
+    assert not writing.done()
+    for proxy in others:
+        proxy.up = Flow.PASS
+    assert writing.result(30).written
 
 
 # G4
@@ -429,7 +457,7 @@ def test_program_ends_whatever_is_under_way(cluster):
     program = """if True:
         import sys
         from holdfast import Client
-        from holdfast._engine import calls, task
+        from holdfast._engine import calls, rpc, task
         from holdfast._wire.state_pb2 import GetStateRequest
         from holdfast.instance import Instance
         client = Client(sys.argv[1])
