@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
@@ -71,8 +72,10 @@ def test_replace_stores_a_copy(open_store):
     store = open_store()
     first, second = store.save(Job("first")), Job("second")
     own = store.save(second)
+    old = store.load(first)
     store.replace(first, second)
     found = store.load(first)
+    assert found is not old
     assert (found.command, found.persistent_id) == ("second", first)
     assert second.persistent_id == own
     # An object without an id gets none by this; what it refers to does.
@@ -243,6 +246,14 @@ def test_objects_of_all_kinds(open_store, protocol):
     assert (bare.x, bare.persistent_id) == ({"x": 1}, ids[3])
     # What its child was when it got its state.
     assert stateful.seen == ("child", stateful.child.persistent_id)
+
+
+# Else the collector walks all that is being made, again and again.
+def test_cyclic_collector_rests_while_objects_are_made(open_store):
+    id_ = open_store().save(classes.Watchful())
+    assert gc.isenabled()
+    assert not open_store().load(id_).was_collecting
+    assert gc.isenabled()
 
 
 # P3 G9
