@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
+import daemon
 import gc3libs
 import pytest
 import sqlalchemy
@@ -14,6 +16,7 @@ import holdfast.persistence
 from holdfast.gc3 import HoldfastStore, LoadError, StoreUnavailable, UnusableKey
 from holdfast.persistence import BadUri, UnloadableObject, UntrustedObject
 from tests.gc3.tasks import Echo, Job, collection, nested
+from tests.support.cluster import wait_until
 from tests.support.scale import scale
 
 
@@ -85,7 +88,7 @@ def test_deep_collections(store, url):
 
 # P3
 def test_deep_tree_needs_no_deep_stack(store, url):
-    depth = scale(20_000, 1_200)
+    depth = scale(5_000, 1_200)
     job = Job("0")
     for nth in range(1, depth):
         job = Job(str(nth), job)
@@ -222,3 +225,22 @@ def test_ids_over_a_fork(store):
     assert (command, len(theirs)) == ("before", 100)
     assert store.list() == sorted({*mine, *theirs})
     assert len(store.list()) == 201
+
+
+# P4: as GC3Pie's daemons do it: two forks, and all files closed.
+def test_daemon_goes_on_with_the_store_of_its_parent(store, tmp_path):
+    mine = store.save(Job("parent"))
+    store.pre_fork()
+    child = os.fork()
+    if child == 0:
+        # Those of pytest are no files.
+        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+        try:
+            with daemon.DaemonContext(working_directory=str(tmp_path)):
+                store.post_fork()
+                store.save(Job("daemon", store.load(mine)))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    wait_until(lambda: len(store.list()) == 2, "the daemon has saved its job")
+    assert store.load(store.list()[-1]).children == [store.load(mine)]

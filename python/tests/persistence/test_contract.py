@@ -67,6 +67,18 @@ def test_object_keeps_its_id(open_store):
     assert open_store().load(id_).command == "three"
 
 
+# P1
+def test_ids_can_be_reserved(open_store):
+    store = open_store()
+    store.reserve(100)
+    ids = [store.save(Job(str(nth))) for nth in range(100)]
+    assert [int(id_) - int(ids[0]) for id_ in ids] == list(range(100))
+    other = open_store()
+    other.reserve(1)
+    assert other.save(Job("x")) not in ids
+    assert other.save(Job("y")) not in ids
+
+
 # P2
 def test_replace_stores_a_copy(open_store):
     store = open_store()
@@ -204,7 +216,7 @@ def test_circles(open_store):
 
 # P3
 def test_deep_tree_needs_no_deep_stack(open_store):
-    depth = scale(20_000, 2_000)
+    depth = scale(5_000, 1_200)
     chain = Job("0")
     for nth in range(1, depth):
         chain = Job(str(nth), chain)
