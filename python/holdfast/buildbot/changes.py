@@ -11,6 +11,7 @@ from twisted.internet import defer
 
 from holdfast.buildbot.claim import current
 from holdfast.buildbot.notes import note
+from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
     from buildbot.master import BuildMaster
@@ -57,16 +58,22 @@ class Changes:
             added: int = await self._add(*args, **change)
             return added
         poll.check()
-        if poll.marks.has(change):
-            note(f"change {change.get('revision')} was added before")
-            return None
+        try:
+            await poll.marks.load(poll.claim)
+            if poll.marks.has(change):
+                note(f"change {change.get('revision')} was added before")
+                return None
+            poll.check()
+        except HoldfastError:
+            # A poller that catches this would store that it has seen the rest as well.
+            poll.is_broken = True
+            raise
         added = await self._add(*args, **change)
         poll.added += 1
         poll.stored = False
         try:
             await poll.marks.put(poll, change)
         except BaseException:
-            # A poller that catches this would store that it has seen the rest as well.
             poll.is_broken = True
             raise
         return added

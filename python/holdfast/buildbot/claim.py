@@ -11,7 +11,7 @@ which :data:`current` names it. Twisted keeps the context over every ``yield`` a
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from holdfast.errors import Refused
 
@@ -56,9 +56,10 @@ class Claim:
 class Poll:
     """One poll of a change source, from its start until its Deferred fires."""
 
-    def __init__(self, claim: Claim, marks: Marks) -> None:
+    def __init__(self, claim: Claim, marks: Marks, poller: Any = None) -> None:
         self.claim = claim
         self.marks = marks
+        self._poller = poller
         self.is_broken = False
         """Whether something that the poll asked for was refused. Pollers that catch errors would
         then store a state that says they have seen what they have not."""
@@ -66,6 +67,11 @@ class Poll:
         """How many changes it has added."""
         self.stored = False
         """Whether it has stored a state, and added nothing since."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether Buildbot has asked it to come to an end before it is through."""
+        return self._poller is not None and not self._poller.running
 
     def check(self) -> None:
         """Raises :class:`ClaimLost` unless the poll may go on."""

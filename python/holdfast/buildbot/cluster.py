@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from twisted.internet.defer import Deferred
 
 from holdfast._engine import task
+from holdfast.buildbot.notes import note
 from holdfast.changesources import ChangeSources, Fence
 from holdfast.client import Client
-from holdfast.instance import Instance
+from holdfast.instance import Instance, Origin
 from holdfast.lease import LeaseHolder, Loss
 from holdfast.state import State
 from holdfast.twisted import deferred_of
@@ -34,6 +35,8 @@ DEADLINE_S = 5.0
 """Of a call that something waits for, in seconds: longer than an election."""
 BRIEF_S = 1.0
 """Of a call whose answer is not worth a longer wait, in seconds."""
+RETRY_S = 0.1
+"""Pause after a call that the cluster could not carry out, in seconds: it has waited by itself."""
 INSTANCE_FILE = "holdfast-instance"
 """In the master's directory: the secret by which the cluster knows this installation (M3)."""
 MASTER_CLASS = "holdfast.buildbot.Master"
@@ -82,6 +85,9 @@ class Cluster:
         self._me = f"{socket.gethostname()}:{master.basedir}, pid {os.getpid()}"
         # Of this run: so that what the file system has to say is told at once, and only here.
         self._instance = Instance.from_file(os.path.join(master.basedir, INSTANCE_FILE))
+        if self._instance.origin not in (Origin.KEPT, Origin.CREATED):
+            # After a restart this master then has to wait for its lease of before to run out.
+            note(f"the secret in {INSTANCE_FILE} is new: {self._instance.origin.value}")
         self._context = self.client._context
         self._sources = ChangeSources(self._context)
         self._sources_briefly = ChangeSources(self._context.at_most(BRIEF_S))
@@ -108,8 +114,12 @@ class Cluster:
         return self._deferred(lease.lost(None))
 
     def close_lease(self, lease: LeaseHolder) -> Deferred[int]:
-        """Ends a lease, and all claims under it."""
-        return self._deferred(lease.close())
+        """Ends a lease, and all claims under it.
+
+        Raises:
+            twisted.internet.defer.TimeoutError: no answer came, and the lease will run out.
+        """
+        return self._deferred(lease.close()).addTimeout(BRIEF_S, self.reactor)
 
     def abandon(self, lease: LeaseHolder) -> None:
         """As :meth:`close_lease`, for threads that wait."""

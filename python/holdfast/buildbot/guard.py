@@ -83,8 +83,7 @@ class Guard:
         """
         done: defer.Deferred[None] = defer.Deferred()
         if self._stepping_down is None and self.service.active:
-            self.service.active = False
-            self._stepping_down = defer.maybeDeferred(self.service.deactivate)
+            self._stepping_down = defer.Deferred.fromCoroutine(self._deactivate())
             note_failure(self._stepping_down, f"{self.service.name!r} steps down")
             self._stepping_down.addCallback(self._stepped_down)
         if self._stepping_down is None:
@@ -112,11 +111,13 @@ class Guard:
             if isinstance(inspect.getattr_static(type(service), name), buildbot_poll._Descriptor):
                 poller = getattr(service, name)
                 self._pollers.append((poller, poller.fn))
-                poller.fn = self._guarded(poller.fn)
+                poller.fn = self._guarded(poller)
         service.activate = self._activated(service.activate)
         service.stopService = self._stopped(service.stopService)
 
-    def _guarded(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _guarded(self, poller: Any) -> Callable[[Any], Any]:
+        function = poller.fn
+
         async def poll(instance: Any) -> None:
             claim = self._claim_of()
             if claim is None:
@@ -128,9 +129,14 @@ class Guard:
                 return
             if not claim.is_live():
                 return
-            polling = Poll(claim, self._marks)
+            polling = Poll(claim, self._marks, poller)
             await _run_in(polling, function, instance)
-            await self._marks.settle(polling)
+            if polling.is_broken:
+                # What the poller remembers is not what it has done. It reads its state again when
+                # it is activated again.
+                self.step_down()
+            else:
+                await self._marks.settle(polling)
 
         return lambda instance: defer.Deferred.fromCoroutine(poll(instance))
 
@@ -156,6 +162,15 @@ class Guard:
                 await self._withdraw()
 
         return lambda: defer.Deferred.fromCoroutine(stopped())
+
+    async def _deactivate(self) -> None:
+        service = self.service
+        if service._activityPollCall is not None:
+            # It is only being activated; what that starts is to be stopped behind it.
+            await service._activityPollDeferred
+        if service.active:
+            service.active = False
+            await defer.maybeDeferred(service.deactivate)
 
     def _stepped_down(self, _result: Any) -> None:
         self._stepping_down = None

@@ -17,9 +17,12 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import task
+
 from holdfast.buildbot.claim import ClaimLost
+from holdfast.buildbot.cluster import RETRY_S
 from holdfast.buildbot.notes import note
-from holdfast.errors import HoldfastError, LeaseLost, Refused, StaleFence
+from holdfast.errors import HoldfastError, LeaseLost, Refused, SessionExpired, StaleFence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,8 +83,8 @@ class Marks:
     async def put(self, poll: Poll, change: Mapping[str, Any]) -> None:
         """Marks a change that was just added.
 
-        Tries for as long as the claim lives. Without the mark the poll must not go on: a state that
-        it stores would hide nothing, but whatever it adds could be added twice.
+        Tries for as long as the claim lives: a poll that went on without would add changes of which
+        any number could come twice.
 
         Raises:
             ClaimLost: the claim was lost before the mark was written.
@@ -94,15 +97,16 @@ class Marks:
                 await self._cluster.set_value(self._object_id, key, value, poll.claim.fence)
             except (LeaseLost, StaleFence) as error:
                 raise ClaimLost(self._source) from error
-            except Refused as error:
-                # No room, for one. The change is added; the next owner may add it again.
-                note(f"{self._source!r}: change is not marked: {error}")
-                return
             except HoldfastError as error:
+                if isinstance(error, Refused) and not isinstance(error, SessionExpired):
+                    # No room, for one. The change is added; the next owner may add it again.
+                    note(f"{self._source!r}: change is not marked: {error}")
+                    return
                 note(f"{self._source!r}: trying on to mark a change: {error}")
-                continue
-            self._keys.add(key)
-            return
+                await task.deferLater(self._cluster.reactor, RETRY_S)
+            else:
+                self._keys.add(key)
+                return
 
     async def settle(self, poll: Poll) -> None:
         """After a poll: removes the marks that its stored state has made needless.
@@ -110,7 +114,7 @@ class Marks:
         A poller that stores no state has none to lose: its marks go when it has come through.
         """
         is_needless = poll.stored or (poll.added > 0 and not self.has_state)
-        if poll.is_broken or not is_needless:
+        if not is_needless:
             return
         for key in sorted(self._keys):
             try:

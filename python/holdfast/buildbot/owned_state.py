@@ -104,15 +104,22 @@ class OwnedState(StateConnector):
         found = await self._objects.get(objectid)
         if found is None or not self._is_source(found):
             return await super()._set(objectid, key, value)
+        poll = current.get()
+        is_partial = poll is not None and poll.is_stopping and isinstance(value, dict)
+        if is_partial:
+            # A GitPoller that is stopped stores the branches that it has come to, and forgets the
+            # others: what comes in there until the next poll would be missed.
+            before = await self._get(objectid, key, {})
+            value = {**before, **value} if isinstance(before, dict) else value
         try:
             stands = await super()._set(objectid, key, value)
         except (LeaseLost, StaleFence) as error:
             raise ClaimLost(found.name) from error
         # For the day on which the plug-in is taken out, or its cluster is lost.
         await self.stock.setState(objectid, key, value)
-        poll = current.get()
         if poll is not None:
-            poll.marks.has_state = poll.stored = True
+            poll.marks.has_state = True
+            poll.stored = not is_partial
         return stands
 
     async def _create(self, objectid: int, key: str, create: Callable[[], Any]) -> Any:

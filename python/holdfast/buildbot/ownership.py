@@ -17,21 +17,23 @@ All of it runs on the reactor's thread, and none of it blocks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import contextlib
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from twisted.internet import defer, task
 
 from holdfast.buildbot.claim import Claim
+from holdfast.buildbot.cluster import RETRY_S
 from holdfast.buildbot.notes import note, note_failure
 from holdfast.errors import HoldfastError, LeaseHeld, LeaseLost, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from holdfast.buildbot.cluster import Cluster, SourceChange
     from holdfast.changesources import Fence
     from holdfast.lease import LeaseHolder, Loss
 
-RETRY_S = 0.1
-"""Pause after a call that the cluster could not carry out, in seconds: it has waited by itself."""
 REFUSED_S = 5.0
 """Pause after a call that was refused, in seconds: the same call will be refused again, until
 somebody makes room or mends the settings."""
@@ -81,6 +83,7 @@ class Ownership:
         self._running: list[defer.Deferred[None]] = []
         self._first_answer: defer.Deferred[None] | None = defer.Deferred()
         self._held_by: str | None = None
+        self._is_in_trouble = False
         self._is_leaving = False
 
     @property
@@ -92,7 +95,7 @@ class Ownership:
     def start(self) -> None:
         """Begins to hold a lease, one after the other, and to watch."""
         for run in (self._hold, self._watch):
-            running = defer.Deferred.fromCoroutine(run())
+            running = defer.Deferred.fromCoroutine(self._for_ever(run))
             note_failure(running, "holding a lease and watching")
             self._running.append(running)
 
@@ -115,14 +118,16 @@ class Ownership:
         if lease is not None and lease.is_live:
             try:
                 await self._cluster.close_lease(lease)
-            except HoldfastError as error:
+            except (HoldfastError, defer.TimeoutError) as error:
                 note(f"the lease is left to run out: {error}")
 
     def abandon_lease(self) -> None:
         """Ends the lease at once, with all claims. May be called from any thread, and blocks."""
         lease = self._lease
         if lease is not None and lease.is_live:
-            self._cluster.abandon(lease)
+            # It is over here whatever the cluster says; there it runs out at the latest.
+            with contextlib.suppress(HoldfastError):
+                self._cluster.abandon(lease)
 
     def claim_of(self, source: str) -> Claim | None:
         """The claim on a change source, if it holds at this moment."""
@@ -170,6 +175,17 @@ class Ownership:
             # It goes with the lease.
             note(f"{source!r} is not given back yet: {error}")
 
+    async def _for_ever(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Nobody would begin it anew, so what nobody expected ends only one try of it."""
+        while True:
+            try:
+                await run()
+            except defer.CancelledError:
+                raise
+            except Exception as error:
+                note_failure(defer.fail(error), "holding a lease and watching")
+            await task.deferLater(self._cluster.reactor, REFUSED_S)
+
     async def _hold(self) -> None:
         while True:
             pause = RETRY_S
@@ -182,14 +198,21 @@ class Ownership:
                 note(f"no lease for {self._name!r}: {error}")
                 pause = REFUSED_S
             except HoldfastError as error:
-                note(f"the cluster cannot be reached, trying on: {error}")
+                self._note_trouble(f"the cluster cannot be reached, trying on: {error}")
             else:
                 self._held_by = None
+                self._is_in_trouble = False
                 self._granted(lease)
                 self._lost(lease, await self._cluster.lost(lease))
                 continue
             self._answer_first()
             await task.deferLater(self._cluster.reactor, pause)
+
+    def _note_trouble(self, text: str) -> None:
+        """Says it once, until there is a lease again."""
+        if not self._is_in_trouble:
+            self._is_in_trouble = True
+            note(text)
 
     async def _report_rival(self, error: LeaseHeld) -> None:
         """Says once of each rival who it is."""
@@ -301,8 +324,9 @@ class Ownership:
                 async for event in self._cluster.source_changes(self._now_watching):
                     self._seen(event)
             except HoldfastError as error:
-                note(f"the watch begins anew: {error}")
-            self._is_watching = False
+                self._note_trouble(f"the watch begins anew: {error}")
+            finally:
+                self._is_watching = False
             await task.deferLater(self._cluster.reactor, RETRY_S)
 
     def _now_watching(self) -> None:
