@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast._engine import http2
 from tests.support.hidden import HiddenCluster, run_hidden_cluster
 from tests.support.peer import Pair, connected
 
@@ -25,9 +24,8 @@ def hidden_cluster(_shared_hidden_cluster: HiddenCluster) -> HiddenCluster:
 
 
 @pytest.fixture
-def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    """A connection whose other end the test is; it is not probed, so that nothing comes unasked."""
-    monkeypatch.setattr(http2, "PROBE_SECONDS", 3600.0)
+def pair() -> Iterator[Pair]:
+    """A connection whose other end the test is."""
     pair = connected()
     yield pair
     pair.close()

@@ -26,6 +26,8 @@ def install(directory, endpoints):
         return port in ports and os.path.exists(path)
 
     def peer(sock):
+        if sock.family != socket.AF_INET:
+            return None
         try:
             return sock.getpeername()[1]
         except OSError:

@@ -15,11 +15,16 @@ import textwrap
 import time
 from pathlib import Path
 
+from tests.support.scale import scale
+
 from .probe import ANSWER, REQUEST
 from .stamped import STAMPS
 
 PYTHON = Path(__file__).parents[2]
 BUILDBOT = [sys.executable, "-c", "from buildbot.scripts.runner import run; run()"]
+
+LEASE = scale(3.0, 2.0)
+"""Of masters that are killed, in seconds."""
 
 CONFIG = """
 from buildbot.plugins import changes, schedulers, util, worker
@@ -174,12 +179,12 @@ class Master:
         )
         return self
 
-    def wait_running(self, within=60):
+    def wait_running(self, within=180):
         """Waits until the start that was begun last is over."""
         self.wait_log("BuildMaster is running", within)
         return self
 
-    def wait_log(self, text, within=60):
+    def wait_log(self, text, within=180):
         """Waits for a text in the log since the last start."""
         wait_until(
             lambda: text in self.log()[self._log_from :] or self.process.poll() is not None,
@@ -270,8 +275,8 @@ def git_source(repository, **kwargs):
 
 
 def holdfast(cluster, namespace, **kwargs):
-    """A line of ``master.cfg``: the plug-in, with a lease of 3 s."""
-    settings = {"namespace": namespace, "lease": 3, **kwargs}
+    """A line of ``master.cfg``: the plug-in."""
+    settings = {"namespace": namespace, "lease": LEASE, **kwargs}
     return f"c['services'].append(util.Holdfast({cluster.text!r}, **{settings!r}))\n"
 
 

@@ -6,25 +6,13 @@ import pytest
 
 from tests.support.scale import bound
 
-from .masters import Pair, Repository, git_source, holdfast, wait_until
-
-SCHEDULERS = """
-c['schedulers'].append(
-    schedulers.Nightly(name='n', builderNames=['b'], hour=3, onlyIfChanged=True)
-)
-"""
+from .masters import wait_until
 
 
-@pytest.fixture(scope="module")
-def pair(cluster, site, tmp_path_factory):
-    repository = Repository(tmp_path_factory.mktemp("names") / "repository")
-    config = holdfast(cluster, "names") + git_source(repository) + SCHEDULERS
-    # One more object in one of the databases, so that the same id is not the same thing in both.
-    both = Pair(site.master("names-a", config), site.master("names-b", config)).start()
-    both.masters[0].ask("await master.db.state.getObjectId('shift', 'test')")
-    both.wait_poll(0)
-    yield both
-    both.stop()
+@pytest.fixture(autouse=True)
+def _other_ids(pair):
+    """One more object in one of the databases: the same id is not the same thing in both."""
+    pair.masters[0].ask("await master.db.state.getObjectId('shift', 'test')")
 
 
 SET = "oid = await master.db.state.getObjectId({name!r}, {kind!r})\n" + (

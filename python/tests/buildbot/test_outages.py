@@ -4,32 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.cluster import run_cluster
 from tests.support.scale import bound, report, scale
 
 from .cut import CUT
-from .masters import Pair, Repository, git_source, holdfast, now
+from .masters import LEASE, now
 
-LEASE = scale(3.0, 2.0)
-INTERVAL = 0.5
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """One of its own, since it is broken here."""
-    with run_cluster() as own:
-        yield own
-
-
-@pytest.fixture(scope="module")
-def pair(cluster, site, tmp_path_factory):
-    repository = Repository(tmp_path_factory.mktemp("outages") / "repository")
-    config = holdfast(cluster, "outages", lease=LEASE)
-    config += git_source(repository, pollInterval=INTERVAL)
-    config += f"from tests.buildbot import cut; cut.install(basedir, {cluster.text!r})\n"
-    both = Pair(site.master("outages-a", config), site.master("outages-b", config))
-    yield both
-    both.stop()
+INTERVAL = 1.0
+"""From one poll of the GitPoller to the next, in seconds."""
 
 
 def longest_gap(pair, since, until):
@@ -40,15 +21,14 @@ def longest_gap(pair, since, until):
 
 # M7, G3: the leader is killed, and then each node, so also the one that the owner talks to.
 @pytest.mark.parametrize("node", scale(["leader", "n1", "n2", "n3"], ["leader"]))
-def test_polling_survives_a_node(cluster, pair, node):
-    pair.start().wait_poll(0)
+def test_polling_survives_a_node(breakable, pair, node):
     turns = len(pair.turns())
     at = now()
-    cluster.local("kill", node)
+    breakable.local("kill", node)
     try:
         pair.wait_poll(at + LEASE)
     finally:
-        cluster.up()
+        breakable.up()
     gap = longest_gap(pair, at, now())
     report(f"Buildbot, {node} killed, longest time without a poll", f"{gap:.2f} s")
     assert gap <= bound(LEASE + INTERVAL)
@@ -57,7 +37,6 @@ def test_polling_survives_a_node(cluster, pair, node):
 
 # M5, B6: who is cut off from the cluster stops before the other one begins, and does not go on.
 def test_owner_is_cut_off(pair):
-    pair.start().wait_poll(0)
     for _ in range(scale(5, 1)):
         owner, heir = pair.owner()
         turns = len(pair.turns())
@@ -81,9 +60,9 @@ def test_owner_is_cut_off(pair):
 
 
 # B5: masters start without a cluster, and one is active as soon as there is one.
-def test_start_without_a_cluster(cluster, pair):
+def test_start_without_a_cluster(breakable, pair):
     pair.stop()
-    cluster.down()
+    breakable.down()
     try:
         began = now()
         pair.start()
@@ -91,7 +70,7 @@ def test_start_without_a_cluster(cluster, pair):
         at = now()
         assert [one.polls_since(began) for one in pair.masters] == [[], []]
     finally:
-        cluster.up()
+        breakable.up()
     back = now()
     active = pair.wait_poll(at) - back
     report("Buildbot, two masters start without a cluster", f"{started:.1f} s")

@@ -29,7 +29,7 @@ def reconfigure(master, config):
 
 
 # B4: by SIGHUP it takes what polls already, and what that has seen; taken out it gives that back.
-def test_comes_and_goes_by_sighup(cluster, site, repository):
+def test_comes_changes_and_goes_by_sighup(cluster, site, repository):
     without = git_source(repository)
     config = holdfast(cluster, "hot") + without
     both = Pair(site.master("hot-a", without), site.master("hot-b", without))
@@ -50,6 +50,14 @@ def test_comes_and_goes_by_sighup(cluster, site, repository):
         assert other.polls_since(at) == []
         assert other.changes() == seen
 
+        # In a namespace of its own it shares with nobody.
+        reconfigure(other, holdfast(cluster, "hot, elsewhere") + without)
+        both.wait_poll(now(), master=other)
+        reconfigure(other, config)
+        at = now()
+        both.wait_poll(at + 1, master=owner)
+        assert other.polls_since(at) == []
+
         # The one that leaves polls on by itself; the other one is the only one in the cluster.
         reconfigure(owner, without)
         both.wait_poll(now(), within=bound(5), master=owner)
@@ -58,23 +66,6 @@ def test_comes_and_goes_by_sighup(cluster, site, repository):
         assert owner.ask(local) == [1]
         assert owner.ask("return type(master.db.state).__module__") == "buildbot.db.state"
         assert owner.ask("return type(master.data.updates.addChange).__name__") == "method"
-    finally:
-        both.stop()
-
-
-# B4: what changes about the plug-in holds from the SIGHUP on.
-def test_change_of_settings(cluster, site, repository):
-    source = git_source(repository)
-    both = Pair(
-        *(site.master(f"moved-{n}", holdfast(cluster, f"moved-{n}") + source) for n in "ab")
-    )
-    try:
-        for master in both.start().masters:
-            both.wait_poll(0, master=master)
-        reconfigure(both.masters[1], holdfast(cluster, "moved-a") + source)
-        at = now()
-        both.wait_poll(at, master=both.masters[0])
-        assert both.masters[1].polls_since(at) == []
     finally:
         both.stop()
 

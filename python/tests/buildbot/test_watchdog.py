@@ -6,10 +6,8 @@ import threading
 
 from tests.support.scale import bound
 
-from .masters import Pair, Repository, git_source, holdfast, now
-
-LEASE = 1.0
-WATCHDOG = 3.0
+from .conftest import WATCHDOG
+from .masters import LEASE, now
 
 
 def block(master, seconds):
@@ -19,25 +17,24 @@ def block(master, seconds):
     return asked
 
 
-# B7
-def test_busy_reactor_and_dead_reactor(cluster, site, tmp_path):
-    repository = Repository(tmp_path / "repository")
-    config = holdfast(cluster, "busy", lease=LEASE, watchdog=WATCHDOG) + git_source(repository)
-    both = Pair(site.master("busy-a", config), site.master("busy-b", config)).start()
-    try:
-        both.wait_poll(0)
-        owner, other = both.owner()
-        # Twice its lease: the thread keeps it.
-        block(owner, 2 * LEASE).join()
-        both.wait_poll(now(), master=owner)
-        assert other.stamps() == []
+# B7: the thread keeps the lease of a reactor that is busy for twice its time.
+def test_busy_reactor_keeps_its_sources(pair):
+    owner, other = pair.owner()
+    at = now()
+    block(owner, 2 * LEASE).join()
+    pair.wait_poll(now(), master=owner)
+    assert other.polls_since(at) == []
 
-        at = now()
-        blocked = block(owner, 3 * WATCHDOG)
-        taken = both.wait_poll(at, master=other)
-        assert taken - at <= bound(WATCHDOG + 1)
-        blocked.join()
-        owner.wait_log("is not owned by this master any more")
-        assert owner.polls_since(taken) == []
-    finally:
-        both.stop()
+
+# B7: one that does nothing any more is followed, and begins nothing when it wakes up.
+def test_dead_reactor_loses_its_sources(pair):
+    owner, heir = pair.owner()
+    owner.forget_log()
+    at = now()
+    blocked = block(owner, WATCHDOG + LEASE)
+    taken = pair.wait_poll(at, master=heir)
+    assert taken - at <= bound(WATCHDOG + 1)
+    blocked.join()
+    owner.wait_log("is not owned by this master any more")
+    pair.wait_poll(now(), master=heir)
+    assert owner.polls_since(taken) == []
