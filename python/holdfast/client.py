@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast.watch import Change, WatchFilter
 
     P = ParamSpec("P")
+    _Call = Callable[..., Awaitable[bytes]]
 
 T = TypeVar("T")
 
@@ -83,10 +84,6 @@ def _with_callbacks(operation: Callable[[_Call], Coroutine[Any, Any, T]]) -> T:
             make()
     finally:
         running.cancel()
-
-
-if TYPE_CHECKING:
-    _Call = Callable[..., Awaitable[bytes]]
 
 
 class State(Facade[state.State]):

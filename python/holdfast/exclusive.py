@@ -142,8 +142,8 @@ class Tenure:
         self._ttl = ttl
         self._life = life
         self.creator = Creator(token, life)
-        task.start(life.watch())
-        self._renewals = task.start(self._renew(began))
+        task.spawn(life.watch())
+        self._renewals = task.spawn(self._renew(began))
 
     def end(self) -> None:
         """It is over, and there is nothing to give up."""
@@ -248,7 +248,7 @@ class _Caller:
         if self._watch is not None:
             self._watch.close()
         if self._token is not None:
-            task.start(self._key.abandon(self._token))
+            task.spawn(self._key.abandon(self._token))
 
     async def _wait_for_news(self, watch: Watch, token: int) -> Found | None:
         """The value, once there is one; None when the caller may stand otherwise than before."""

@@ -214,7 +214,7 @@ class LeaseHolder:
             return await self._guard(self._stand_in_line(changesource_id))
         except BaseException:
             if self.is_live:
-                task.start(self._leave_line(changesource_id))
+                task.spawn(self._leave_line(changesource_id))
             raise
 
     async def release(self, fence: Fence) -> bool:
@@ -258,10 +258,10 @@ class LeaseHolder:
             self._asked.tell(True)
 
     def _start(self) -> None:
-        task.start(self.life.watch())
-        task.start(self._renew_on(boottime.now()))
+        task.spawn(self.life.watch())
+        task.spawn(self._renew_on(boottime.now()))
         if self.grace:
-            task.start(attach.keep(self))
+            task.spawn(attach.keep(self))
 
     async def _renew_on(self, began: float) -> None:
         """Renews the lease until it is lost."""

@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import os
 import random
 from collections import deque
 from concurrent.futures import CancelledError
@@ -217,6 +218,7 @@ class Watch:
         self._stream: Stream[watch_pb2.WatchResponse] | None = None
         self._last: str | None = None  # where the last stream was, to try others first
         self._is_closed = False
+        self._pid = os.getpid()
 
     @classmethod
     async def open(
@@ -250,6 +252,9 @@ class Watch:
         while True:
             if self._received:
                 return self._hand_out()
+            if self._pid != os.getpid():
+                # The stream is the parent's; this process goes on with one of its own.
+                self._pid, self._stream = os.getpid(), None
             if self._stream is None:
                 await self._connect()
                 continue
@@ -295,11 +300,12 @@ class Watch:
         """Opens a stream at any node, from the cursor on."""
         pool = self._context.engine.runtime.pool
         deadline = self._context.deadline()
+        faults = pool.faults()
+        if faults is not None:
+            raise _unavailable({one: Attempt(one, None, faults[one]) for one in faults})
         attempts: dict[str, Attempt] = {}
-        for address, fault in (pool.faults() or {}).items():
-            attempts[address] = Attempt(address, None, fault)
         pause = _PAUSE_FIRST
-        while not attempts or not pool.faults():
+        while True:
             refused: Answer | None = None
             others_may_answer = False
             for endpoint in self._in_order():
@@ -319,10 +325,9 @@ class Watch:
                 raise refused.error()
             pausing = pause * random.uniform(0.5, 1.0)
             if deadline.remaining() <= pausing:
-                break
+                raise _unavailable(attempts)
             await task.sleep(pausing)
             pause = min(pause * 2, _PAUSE_MAX)
-        raise _unavailable(attempts)
 
     def _in_order(self) -> list[Endpoint]:
         """All endpoints, in no order, so that watches spread over the nodes.
@@ -339,7 +344,8 @@ class Watch:
         try:
             self._stream = await task.within(min(deadline.remaining(), _SILENCE_SECONDS), opening)
         except TimeoutError:
-            endpoint.mark_bad()
+            if not deadline.has_passed():
+                endpoint.mark_bad()
             return Answer(Fate.UNKNOWN, answer.SILENCE)
         except ConnectError as error:
             endpoint.mark_bad()

@@ -28,7 +28,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from holdfast._engine import boottime, calls, task
+from holdfast._engine import boottime, calls, rpc, task
 from holdfast._engine.endpoint import ConnectError, Endpoint
 from holdfast._engine.life import counted, pause
 from holdfast._engine.stream import Exchange
@@ -97,7 +97,7 @@ class _Ended(enum.Enum):
 
 async def keep(holder: LeaseHolder) -> None:
     """Keeps a lease attached until it is lost."""
-    attaching = task.start(_Attachment(holder).run())
+    attaching = task.spawn(_Attachment(holder).run())
     await holder.lost()
     attaching.cancel()
 
@@ -144,7 +144,7 @@ class _Attachment:
             link = await task.within(silence, task.start(endpoint.connect()))
             runtime = self._holder.renewer.engine.runtime
             exchange = Exchange(calls.ATTACH_LEASE, link, runtime)
-        except (ConnectError, HoldfastError, TimeoutError):
+        except (ConnectError, rpc.Status, TimeoutError):
             endpoint.mark_bad()
             return _Ended.UNUSED
         try:
@@ -156,10 +156,9 @@ class _Attachment:
         endpoint.mark_bad()
         return _Ended.BROKEN
 
-    def tell(self, exchange: _Exchange) -> float:
-        """Tells the node of the last renewal; when, on CLOCK_BOOTTIME."""
+    def tell(self, exchange: _Exchange, sent: float) -> None:
+        """Tells the node of the last renewal, at this moment on CLOCK_BOOTTIME."""
         holder = self._holder
-        sent = boottime.now()
         self._told = holder.renewals.newest
         holder.life.attach(sent + counted(holder.grace))
         exchange.send(
@@ -170,7 +169,6 @@ class _Attachment:
                 silence_ms=round(holder.grace * 1000),
             )
         )
-        return sent
 
     @property
     def holder(self) -> LeaseHolder:
@@ -195,7 +193,10 @@ class _Link:
         try:
             while True:
                 changed = holder.renewals.changed
-                self._unanswered.append(self._attachment.tell(self._exchange))
+                sent = boottime.now()
+                # First, since the answer may come before the call has returned.
+                self._unanswered.append(sent)
+                self._attachment.tell(self._exchange, sent)
                 told = changed.waiter()
                 await task.first(receiving, told, seconds=holder.grace / _MESSAGES_PER_GRACE)
                 changed.forget(told)
@@ -219,7 +220,7 @@ class _Link:
                 return False
             except HoldfastError as error:
                 log.debug("lease %d is no more attached: %s", holder.lease.id, error)
-                return any(attempt.reason is not None for attempt in error.attempts)
+                return any(attempt.reason == "STOPPING" for attempt in error.attempts)
             if answered is None or not self._unanswered:
                 return False
             holder.life.prove(self._unanswered.popleft() + counted(holder.grace))

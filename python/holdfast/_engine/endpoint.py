@@ -31,6 +31,7 @@ _AVOID_FIRST = 1.0
 _AVOID_MAX = 10.0
 """Longest time that an endpoint is passed over, so that a node that comes back is used soon."""
 _USER_AGENT = "holdfast-python"
+_CLOSED = "the client was closed"
 
 
 class ConnectError(Exception):
@@ -70,6 +71,7 @@ class Endpoint:
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._connecting: Future[Link] | None = None
+        self._closings = 0
         self._failures = 0
         self._avoid_until = 0.0
 
@@ -89,13 +91,13 @@ class Endpoint:
             link = self.link
             if link is not None:
                 return link
-            connecting = self._connecting
+            connecting, closings = self._connecting, self._closings
             is_mine = connecting is None
             if connecting is None:
                 connecting = self._connecting = Future()
         if is_mine:
             own = task.start(self._connect())
-            own.add_done_callback(lambda done: self._note_connected(connecting, done))
+            own.add_done_callback(lambda done: self._note_connected(connecting, done, closings))
         return await wait(task.follow(connecting))
 
     def mark_good(self) -> None:
@@ -123,22 +125,26 @@ class Endpoint:
         return time.monotonic() < self._avoid_until
 
     def close(self) -> None:
-        """Closes the connection; what is on it ends."""
+        """Closes the connection, or the one that is being made; what is on it ends."""
         with self._lock:
             link, self._link = self._link, None
+            self._closings += 1
         if link is not None:
-            link.connection.close("the client was closed")
+            link.connection.close(_CLOSED)
 
-    def _note_connected(self, connecting: Future[Link], done: Future[Link]) -> None:
+    def _note_connected(self, connecting: Future[Link], done: Future[Link], closings: int) -> None:
         error = done.exception()
         with self._lock:
             self._connecting = None
+            is_closed = self._closings != closings
             if error is None:
-                self._link = done.result()
-        if error is None:
-            task.settle(connecting, done.result())
-        else:
+                self._link = None if is_closed else done.result()
+        if error is not None:
             task.fail(connecting, error)
+            return
+        if is_closed:
+            done.result().connection.close(_CLOSED)
+        task.settle(connecting, done.result())
 
     async def _connect(self) -> Link:
         if self.fault is not None:

@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from h2.config import H2Configuration
-from h2.connection import ConnectionInputs, H2Connection, H2ConnectionStateMachine
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -40,7 +38,8 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import H2Error
-from h2.settings import SettingCodes, Settings
+
+from holdfast._engine.h2_client import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, H2Client
 
 if TYPE_CHECKING:
     from h2.events import Event
@@ -50,16 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("holdfast")
 
-_WINDOW_DEFAULT = 65_535
-STREAM_WINDOW_BYTES = 2 << 20
-"""How much of one response may be on its way, in bytes: a page of values, the largest of which are
-1 MiB, without waiting for a window update."""
-CONNECTION_WINDOW_BYTES = 8 << 20
-"""How much of all responses of a connection may be on its way, in bytes."""
-FRAME_BYTES_MAX = 1 << 20
-"""Longest frame that is taken in, in bytes."""
-HEADERS_BYTES_MAX = 64 << 10
-"""Longest headers that are taken in, in bytes; a status with its details has some hundreds."""
 _RECEIVE_BYTES = 256 << 10
 """How much is read from the socket at a time, in bytes."""
 
@@ -152,10 +141,10 @@ class Connection:
         self._sock = sock
         # Held for building, sending and taking in frames, never while anybody is told of them.
         self._lock = threading.Lock()
-        self._wire = _Wire()
+        self._h2 = H2Client()
         self._streams: dict[int, Stream] = {}
         self._unopened: deque[tuple[Stream, list[HeaderTuple]]] = deque()
-        self._streams_max = self._wire.remote_settings.max_concurrent_streams
+        self._streams_max = self._h2.remote_settings.max_concurrent_streams
         self._has_room = False  # windows have grown since they were last filled
         self._unconsumed = 0
         self._out = bytearray()
@@ -213,7 +202,7 @@ class Connection:
             stream.unconsumed += size
             if stream.is_closed or stream.unconsumed < STREAM_WINDOW_BYTES // 2:
                 return
-            self._wire.increment_flow_control_window(stream.unconsumed, stream.id)
+            self._h2.increment_flow_control_window(stream.unconsumed, stream.id)
             stream.unconsumed = 0
             self._flush()
 
@@ -224,7 +213,7 @@ class Connection:
             if stream.is_closed:
                 return
             if stream.id:
-                self._wire.reset_stream(stream.id, ErrorCodes.CANCEL)
+                self._h2.reset_stream(stream.id, ErrorCodes.CANCEL)
             else:
                 self._unopened = deque(entry for entry in self._unopened if entry[0] is not stream)
             told = self._close(stream)
@@ -241,25 +230,25 @@ class Connection:
         """Opens what waits, as far as the other side allows."""
         while self._unopened and len(self._streams) < self._streams_max and self.is_open:
             stream, headers = self._unopened.popleft()
-            stream.id = self._wire.get_next_available_stream_id()
+            stream.id = self._h2.get_next_available_stream_id()
             self._streams[stream.id] = stream
             # The last id there is: a new connection is due.
-            self._is_draining = stream.id == self._wire.HIGHEST_ALLOWED_STREAM_ID
-            self._wire.send_headers(stream.id, headers)
+            self._is_draining = stream.id == self._h2.HIGHEST_ALLOWED_STREAM_ID
+            self._h2.send_headers(stream.id, headers)
             self._pump(stream)
 
     def _pump(self, stream: Stream) -> None:
         """Sends of a stream what the windows allow."""
         while stream.sending:
             sending = stream.sending[0]
-            room = max(0, self._wire.local_flow_control_window(stream.id))
+            room = max(0, self._h2.local_flow_control_window(stream.id))
             if sending.data and not room:
                 return
-            part = sending.data[: min(room, self._wire.max_outbound_frame_size)]
+            part = sending.data[: min(room, self._h2.max_outbound_frame_size)]
             sending.data = sending.data[len(part) :]
             ends = not sending.data
             if part or sending.is_last:
-                self._wire.send_data(stream.id, part, end_stream=ends and sending.is_last)
+                self._h2.send_data(stream.id, part, end_stream=ends and sending.is_last)
             if ends:
                 stream.sending.popleft()
                 if sending.taken is not None:
@@ -269,7 +258,7 @@ class Connection:
         """Sends what the socket takes; the rest when it takes more."""
         if self._wants_write:
             return
-        self._out += self._wire.data_to_send()
+        self._out += self._h2.data_to_send()
         if not self._out:
             return
         try:
@@ -339,7 +328,7 @@ class Connection:
         if isinstance(event, ConnectionTerminated):
             return self._take_in_goaway(event)
         if isinstance(event, RemoteSettingsChanged):
-            self._streams_max = self._wire.remote_settings.max_concurrent_streams
+            self._streams_max = self._h2.remote_settings.max_concurrent_streams
             self._has_room = True
         elif isinstance(event, WindowUpdated):
             self._has_room = True
@@ -349,7 +338,7 @@ class Connection:
         # The connection's window is given back at once: one stream must not hold up the others.
         self._unconsumed += event.flow_controlled_length
         if self._unconsumed >= CONNECTION_WINDOW_BYTES // 2:
-            self._wire.increment_flow_control_window(self._unconsumed)
+            self._h2.increment_flow_control_window(self._unconsumed)
             self._unconsumed = 0
         stream = self._streams.get(event.stream_id)
         if stream is None:
@@ -363,10 +352,10 @@ class Connection:
         return told
 
     def _take_in_end(self, stream: Stream) -> list[Callback]:
-        at_h2 = self._wire.streams.get(stream.id)
+        at_h2 = self._h2.streams.get(stream.id)
         if at_h2 is not None and not at_h2.closed:
             # It was answered before all of the request was sent: the rest is of no interest.
-            self._wire.reset_stream(stream.id, ErrorCodes.CANCEL)
+            self._h2.reset_stream(stream.id, ErrorCodes.CANCEL)
         return self._end(stream, None)
 
     def _take_in_goaway(self, event: ConnectionTerminated) -> list[Callback]:
@@ -386,9 +375,7 @@ class Connection:
 
     def _begin(self) -> None:
         with self._lock:
-            self._wire.initiate_connection()
-            room = CONNECTION_WINDOW_BYTES - _WINDOW_DEFAULT
-            self._wire.increment_flow_control_window(room)
+            self._h2.initiate_connection()
             self._flush()
         self._look_out()
         self._loop.call_later(PROBE_SECONDS, self._probe)
@@ -424,7 +411,7 @@ class Connection:
         self._probed = None
         with self._lock:
             try:
-                events = self._wire.receive_data(data)
+                events = self._h2.receive_data(data)
             except H2Error as error:
                 self._flush()
                 told = self._break(f"the node does not speak HTTP/2: {error}")
@@ -449,53 +436,10 @@ class Connection:
         if silent >= PROBE_SECONDS and self._probed is None:
             self._probed = now
             with self._lock:
-                self._wire.ping(b"holdfast")
+                self._h2.ping(b"holdfast")
                 self._flush()
         wait = PROBE_SECONDS if silent >= PROBE_SECONDS else PROBE_SECONDS - silent
         self._loop.call_later(wait, self._probe)
-
-
-class _Wire(H2Connection):
-    """h2's side of a connection, which lets streams go on after a GOAWAY (RFC 9113, 6.8).
-
-    h2 by itself counts the connection as closed then, and throws away what was to be sent
-    (python-hyper/h2, issue 1181).
-    """
-
-    def __init__(self) -> None:
-        # Headers here are sound as they are made, and of the node's only those are read that are
-        # known by name.
-        super().__init__(
-            H2Configuration(
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-                validate_inbound_headers=False,
-                normalize_inbound_headers=False,
-            )
-        )
-        self.state_machine = _StateMachine()
-        self.local_settings = Settings(
-            client=True,
-            initial_values={
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-                SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX,
-                SettingCodes.MAX_HEADER_LIST_SIZE: HEADERS_BYTES_MAX,
-            },
-        )
-        # h2 looks at changes of settings only, and these are the first ones.
-        self.max_inbound_frame_size = FRAME_BYTES_MAX
-        self.decoder.max_header_list_size = HEADERS_BYTES_MAX
-
-    def clear_outbound_data_buffer(self) -> None:
-        """Called at a GOAWAY: what was to be sent is for streams that go on."""
-
-
-class _StateMachine(H2ConnectionStateMachine):
-    def process_input(self, input_: ConnectionInputs) -> list[Event]:
-        if input_ == ConnectionInputs.RECV_GOAWAY:
-            return []
-        return super().process_input(input_)
 
 
 def _fault_of(code: ErrorCodes | int) -> Fault | None:

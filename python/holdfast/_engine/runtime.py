@@ -130,7 +130,7 @@ class Runtime:
             try:
                 link = endpoint.link or await endpoint.connect()
                 return Exchange(call, link, self)
-            except ConnectError as error:
+            except (ConnectError, rpc.Status) as error:
                 endpoint.mark_bad()
                 attempts[endpoint.address] = Attempt(endpoint.address, None, str(error))
         summary = f"{call.service}.{call.name} found no connection"

@@ -111,7 +111,7 @@ class Sessions:
             return None
         if session.is_due_to_be_kept():
             # Ends by its own deadline; nobody waits for it, as the session is still good.
-            task.start(session.keep(self._reader))
+            task.spawn(session.keep(self._reader))
         return session
 
     def _start_opening(self, opening: Future[Session], deadline: Deadline) -> None:

@@ -12,6 +12,7 @@ Cancelling a task's future cancels what its coroutine awaits at that moment, so 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
 
     from holdfast._engine.loop import Timer
+
+log = logging.getLogger("holdfast")
 
 T = TypeVar("T")
 
@@ -48,6 +51,19 @@ def start(coroutine: Coroutine[Future[Any], None, T]) -> Future[T]:
     if not task.future.done():
         task.future.add_done_callback(task.note_done)
     return task.future
+
+
+def spawn(coroutine: Coroutine[Future[Any], None, T]) -> Future[T]:
+    """As :func:`start`, for a coroutine whose result nobody asks for: what it raises is logged."""
+    future = start(coroutine)
+
+    def note(done: Future[T]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is not None:
+            log.error("what runs in the background has failed", exc_info=error)
+
+    future.add_done_callback(note)
+    return future
 
 
 def settle(future: Future[T], result: T) -> None:

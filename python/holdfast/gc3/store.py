@@ -7,7 +7,8 @@ GC3Pie 2.6.8 asks of a store what its documentation does not say, or not so:
   constructor takes whatever it is given, and what is wrong with a URL comes out of the first call.
 - Its URLs have room for one host and one port; further nodes stand in ``?peers=``.
 - A session ignores every error of a load, and later writes its index without the tasks that it has
-  not loaded. The errors that say nothing about a task are taken off the list of those to ignore.
+  not loaded. All errors but the one that a task is not there are taken off the list of those to
+  ignore.
 - ``store.idfactory.reserve`` and ``store.url`` are used; the URL is written to disk.
 - Ids are looked up in dictionaries by the texts that an index or a command line has. Those of its
   own stores are never found there, because they are hashed otherwise; ours are plain texts.
@@ -31,9 +32,11 @@ from holdfast.persistence.cluster.location import Location
 from holdfast.persistence.cluster.store import backend
 from holdfast.persistence.errors import (
     BadUri,
+    DamagedObject,
     StoreError,
     StoreRefused,
     StoreUnavailable,
+    UnloadableObject,
     UnsteadyTree,
     UntrustedObject,
 )
@@ -43,14 +46,15 @@ from holdfast.persistence.uri import Uri
 
 _NOT_TO_BE_IGNORED = (
     BadUri,
+    DamagedObject,
     StoreRefused,
     StoreUnavailable,
+    UnloadableObject,
     UnsteadyTree,
     UntrustedObject,
     UnusableKey,
 )
-"""They say nothing about a task, which is there all the same: a session that went on without it
-would forget it."""
+"""The task is there all the same, and a session that went on without it would forget it."""
 
 
 class HoldfastStore(ObjectStore, gc3libs.persistence.store.Store):

@@ -81,7 +81,7 @@ class Store:
         store._writes = writes
         return store
 
-    def usevar(self, key: Key, islocked: bool = False) -> Value:  # noqa: ARG002, FBT
+    def usevar(self, key: Key, islocked: bool = False) -> Value:  # noqa: ARG002
         """A copy of a variable; of one that is not there, with version 0 and None in it.
 
         Linearizable, never a write, and blocks. ``islocked`` is Axon's, and makes no difference:

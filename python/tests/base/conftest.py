@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from holdfast._engine import http2
 from tests.support.hidden import HiddenCluster, run_hidden_cluster
 from tests.support.peer import Pair, connected
 
@@ -24,8 +25,9 @@ def hidden_cluster(_shared_hidden_cluster: HiddenCluster) -> HiddenCluster:
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    """A connection whose other end the test is."""
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    """A connection whose other end the test is; it is not probed, so that nothing comes unasked."""
+    monkeypatch.setattr(http2, "PROBE_SECONDS", 3600.0)
     pair = connected()
     yield pair
     pair.close()

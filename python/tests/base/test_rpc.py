@@ -11,7 +11,7 @@ from h2.events import DataReceived, RequestReceived, StreamReset
 from hyperframe.frame import DataFrame, RstStreamFrame
 
 from holdfast._engine import rpc
-from holdfast._engine.http2 import STREAM_WINDOW_BYTES
+from holdfast._engine.h2_client import STREAM_WINDOW_BYTES
 from tests.support.cluster import wait_until
 from tests.support.scale import scale
 
@@ -79,7 +79,7 @@ def test_time_outs_do_not_push_headers_out_of_the_table(pair):
         # A response before a status that is not OK is none.
         ("200", enveloped(b"x"), [("grpc-status", "13")], rpc.INTERNAL, "gRPC status 13", None),
         ("404", b"", [("a", "b")], rpc.UNKNOWN, "HTTP status 404", None),
-        ("200", b"", [("grpc-status", "\u00b2")], rpc.UNKNOWN, "gRPC status", None),
+        ("200", b"", [("grpc-status", b"\xb2")], rpc.UNKNOWN, "gRPC status", None),
         ("200", b"", [("grpc-status", "0")], rpc.INTERNAL, "without a response", None),
         ("200", enveloped(b"xyz")[:-1], [("grpc-status", "0")], rpc.INTERNAL, "cut short", None),
         ("200", enveloped(b"x")[:3], [("grpc-status", "0")], rpc.INTERNAL, "cut short", None),

@@ -37,6 +37,15 @@ def test_nodes_say_what_they_know(client, cluster):
         client.cluster.status("127.0.0.1:1")
 
 
+def test_closed_client_begins_anew(client):
+    object_id = client.state.get_object_id("a", "A")
+    session = client.engine.runtime.sessions._current.id
+    client.close()
+    client.close()
+    assert client.state.set(object_id, "key", b"1").written
+    assert client.engine.runtime.sessions._current.id > session
+
+
 # S1
 def test_same_names_give_the_same_object(client):
     state = client.state

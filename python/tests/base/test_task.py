@@ -33,12 +33,25 @@ def test_result_and_error_come_out_of_the_future():
         task.start(fail()).result(0)
 
 
+def test_what_fails_in_the_background_is_logged(caplog):
+    async def fail():
+        raise ZeroDivisionError
+
+    with caplog.at_level(logging.ERROR, "holdfast"):
+        task.spawn(fail())
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_coroutine_goes_on_where_what_it_awaits_is_done():
+    awaited = Future()
+
     async def where():
-        await task.sleep(0.001)
+        await wait(awaited)
         return threading.current_thread().name
 
-    assert task.start(where()).result(10) == "holdfast"
+    asked = task.start(where())
+    loop.here().call_soon(lambda: awaited.set_result(None))
+    assert asked.result(10) == "holdfast"
 
 
 # It is told once, so that it can wait again to clean up.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import pytest
 
-from holdfast import Compacted, CreationLost, NotApplied, Unavailable
+from holdfast import Client, Compacted, CreationLost, NotApplied, Unavailable
 from holdfast._engine import task
 from holdfast.instance import Instance
 from holdfast.watch import (
@@ -21,6 +22,7 @@ from holdfast.watch import (
     StatePut,
 )
 from tests.support.cluster import run_cluster, wait_until
+from tests.support.fork import in_child
 from tests.support.proxy import Flow
 from tests.support.scale import bound, report, scale
 
@@ -100,6 +102,24 @@ def test_watch_goes_on_elsewhere(hidden_cluster, namespace, fault):
     report(f"python: watches that went on after {fault}", rounds)
 
 
+# B2: a child goes on with a stream of its own, from where its parent was, and so does the parent.
+def test_watch_goes_on_in_a_forked_child(client):
+    object_id = client.state.get_object_id("a", "A")
+    watch = client.watch(StateFilter(object_id))
+    client.state.set(object_id, "key", b"0")
+    assert next(watch).event.value == b"0"
+    client.state.set(object_id, "key", b"1")
+
+    def check():
+        began = time.monotonic()
+        assert next(watch).event.value == b"1"
+        assert time.monotonic() - began < bound(0.5)
+
+    assert in_child(check) == 0
+    assert next(watch).event.value == b"1"
+    watch.close()
+
+
 # W2: 64 MiB are remembered, and 70 are written.
 def test_history_is_bounded_and_says_where_it_begins():
     with run_cluster(1) as cluster, cluster.client() as client:
@@ -128,6 +148,11 @@ def test_watch_says_when_no_node_can_be_reached(hidden_cluster, namespace):
             hidden_cluster.mend()
             client.state.set(object_id, "key", b"1")
             assert next(watch).event.value == b"1"
+
+
+def test_watch_of_an_address_that_is_none_says_so():
+    with pytest.raises(Unavailable, match="not of the form host:port"):
+        Client("nonsense").watch()
 
 
 # S5

@@ -49,7 +49,7 @@ class Home:
         self.environment = {
             **os.environ,
             "HOME": str(directory),
-            "PYTHONPATH": f"{PACKAGE}:{directory}",
+            "PYTHONPATH": str(PACKAGE),
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -77,6 +77,8 @@ class Home:
 
     def tool(self, name: str, *arguments: str) -> str:
         """What one of GC3Pie's tools prints about the session."""
+        # So that it finds the classes of tasks.
+        self.environment["PYTHONPATH"] = f"{PACKAGE}:{self.directory}"
         return self.run(name, "--config-files", "gc3pie.conf", "-s", "S", *arguments)
 
     def script(self, url: str) -> list[str]:

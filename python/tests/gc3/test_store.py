@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
+import daemon
 import gc3libs
 import pytest
 import sqlalchemy
@@ -12,8 +14,9 @@ from gc3libs.session import Session
 
 import holdfast.persistence
 from holdfast.gc3 import HoldfastStore, LoadError, StoreUnavailable, UnusableKey
-from holdfast.persistence import BadUri, UntrustedObject
+from holdfast.persistence import BadUri, UnloadableObject, UntrustedObject
 from tests.gc3.tasks import Echo, Job, collection, nested
+from tests.support.cluster import wait_until
 from tests.support.scale import scale
 
 
@@ -61,6 +64,7 @@ def test_replace_by_an_object_of_another_class(store, url):
 def test_tasks_are_found_by_their_state_and_by_extra_fields(url):
     # As SqlStore takes them: SQLAlchemy's columns.
     column = sqlalchemy.Column("name", sqlalchemy.String(64))
+    sqlalchemy.Table("store", sqlalchemy.MetaData(), column)
     store = make_store(url, extra_fields={column: lambda task: task.jobname})
     tasks = collection(3)
     tasks.tasks[0].execution.state = "SUBMITTED"
@@ -74,12 +78,24 @@ def test_tasks_are_found_by_their_state_and_by_extra_fields(url):
 
 # P3: GC3Pie's own stores recurse, and end at a hundred levels or two.
 def test_deep_collections(store, url):
-    depth = scale(2_000, 400)
+    depth = 400
     id_ = store.save(nested(depth))
     task, steps = make_store(url).load(id_), 0
     while hasattr(task, "tasks"):
         task, steps = task.tasks[0], steps + 1
     assert (task.jobname, steps) == ("echo-innermost", depth)
+
+
+# P3
+def test_deep_tree_needs_no_deep_stack(store, url):
+    depth = scale(5_000, 1_200)
+    job = Job("0")
+    for nth in range(1, depth):
+        job = Job(str(nth), job)
+    job, steps = make_store(url).load(store.save(job)), 1
+    while job.children:
+        job, steps = job.children[0], steps + 1
+    assert (job.command, steps) == ("0", depth)
 
 
 # P5
@@ -128,6 +144,20 @@ def test_session_of_an_unreachable_cluster_keeps_its_index(tmp_path, url):
     assert len(Session(str(tmp_path / "s"))) == 3
 
 
+# P6: nor does one that does not find the class of a task.
+def test_session_that_cannot_make_a_task_keeps_its_index(tmp_path, url, monkeypatch):
+    session = Session(str(tmp_path / "s"), store_or_url=url)
+    kept, lost = session.add(Echo("x")), session.add(Job("y"))
+    with monkeypatch.context() as patched:
+        patched.delattr("tests.gc3.tasks.Job")
+        with pytest.raises(UnloadableObject, match="Job"):
+            Session(str(tmp_path / "s"))
+    assert (tmp_path / "s/session_ids.txt").read_text().split() == [kept, lost]
+    # What is not there any more is skipped, as ever.
+    session.store.remove(lost)
+    assert list(Session(str(tmp_path / "s")).tasks) == [kept]
+
+
 def test_session_tells_ids_from_texts(tmp_path, url):
     session = Session(str(tmp_path / "s"), store_or_url=url)
     id_ = session.add(Echo("x"))
@@ -148,6 +178,8 @@ def test_signed_and_allowed(url, tmp_path, monkeypatch):
     monkeypatch.setenv("HOLDFAST_PICKLE_ALLOW", "gc3libs.*, tests.gc3.tasks.*")
     session = Session(str(tmp_path / "s"), store_or_url=url)
     id_ = session.add(collection(3))
+    # White space around it, as editors leave it, is not part of a key.
+    key.write_bytes(b"0123456789abcdef")
     assert len(make_store(url).load(id_).tasks) == 3
     with pytest.raises(UntrustedObject, match="not signed"):
         make_store(url).load(unsigned)
@@ -193,3 +225,22 @@ def test_ids_over_a_fork(store):
     assert (command, len(theirs)) == ("before", 100)
     assert store.list() == sorted({*mine, *theirs})
     assert len(store.list()) == 201
+
+
+# P4: as GC3Pie's daemons do it: two forks, and all files closed.
+def test_daemon_goes_on_with_the_store_of_its_parent(store, tmp_path):
+    mine = store.save(Job("parent"))
+    store.pre_fork()
+    child = os.fork()
+    if child == 0:
+        # Those of pytest are no files.
+        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+        try:
+            with daemon.DaemonContext(working_directory=str(tmp_path)):
+                store.post_fork()
+                store.save(Job("daemon", store.load(mine)))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    wait_until(lambda: len(store.list()) == 2, "the daemon has saved its job")
+    assert store.load(store.list()[-1]).children == [store.load(mine)]

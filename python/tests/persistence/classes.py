@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from holdfast.persistence import Persistable
@@ -70,6 +71,14 @@ class Stateful(Persistable):
     def __setstate__(self, state: Any) -> None:
         self.__dict__ = state
         self.seen = self.child.command, self.child.persistent_id
+
+
+class Watchful(Persistable):
+    """Knows whether the cyclic collector ran while it was made."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__ = state
+        self.was_collecting = gc.isenabled()
 
 
 class Unpicklable(Persistable):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from holdfast import Applied
+from holdfast import Applied, Unavailable
 from holdfast._engine import calls, task
 from holdfast._engine.engine import Engine
 from holdfast._wire.cluster_pb2 import CloseSessionRequest
@@ -21,11 +21,14 @@ from holdfast.persistence import (
     Object,
     StoreRefused,
     StoreUnavailable,
+    UnissuedId,
     UnsteadyTree,
     make_store,
 )
 from holdfast.persistence.cluster import load as loading
 from holdfast.persistence.cluster import upload as uploading
+from holdfast.persistence.cluster.location import WAIT
+from holdfast.persistence.cluster.pieces import Queue
 from holdfast.persistence.record import BODY_BYTES_MAX
 from tests.persistence.classes import Job
 from tests.support.cluster import wait_until
@@ -194,6 +197,52 @@ def test_upload_that_lapsed_is_begun_anew(open_cluster, namespace, monkeypatch, 
     assert len(open_cluster().load(id_).body) == 2 << 20
 
 
+# G9: what is refused at last is not left lying in the cluster.
+def test_upload_that_is_refused_is_abandoned(open_cluster, sent):
+    foreign = Object("Big", bytes(2 << 20))
+    foreign.persistent_id = "9999999999999999"
+    with pytest.raises(UnissuedId):
+        open_cluster().save(foreign)
+    assert sent[-1] == "AbandonUpload"
+
+
+# P6: what counts is the time without progress.
+def test_slow_upload_is_not_given_up(open_cluster, monkeypatch):
+    class Clock:
+        """Half of the wait passes whenever somebody looks."""
+
+        now = 0.0
+
+        @classmethod
+        def monotonic(cls):
+            cls.now += WAIT / 2
+            return cls.now
+
+        @staticmethod
+        def sleep(_):
+            pass
+
+    def send_one(self, queue):
+        """Sends until one more piece is answered."""
+        enough = queue.answered + 1
+
+        def answer_one(number):
+            if queue.answered == enough:
+                raise Unavailable("cut")
+            return Queue.answer(queue, number)
+
+        queue.answer = answer_one
+        send(self, queue)
+
+    send = uploading._Upload._send
+    monkeypatch.setattr(uploading._Upload, "_send", send_one)
+    monkeypatch.setattr(uploading, "time", Clock)
+    body = os.urandom(5 << 20)
+    id_ = open_cluster().save(Object("Big", body))
+    assert Clock.now > 5 * WAIT
+    assert open_cluster().load(id_).body == body
+
+
 # G4
 def test_expired_session_does_not_fail_a_save(open_cluster):
     store = open_cluster()
@@ -304,6 +353,10 @@ def test_save_without_an_answer_is_unknown(cluster, namespace):
         with pytest.raises(StoreUnavailable) as error:
             store.save(job)
         assert error.value.applied is Applied.UNKNOWN
+        # What comes before a save changes nothing that anybody sees.
+        with pytest.raises(StoreUnavailable) as error:
+            store.reserve(3)
+        assert error.value.applied is Applied.NO
 
 
 # G11

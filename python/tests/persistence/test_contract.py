@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
@@ -66,13 +67,27 @@ def test_object_keeps_its_id(open_store):
     assert open_store().load(id_).command == "three"
 
 
+# P1
+def test_ids_can_be_reserved(open_store):
+    store = open_store()
+    store.reserve(100)
+    ids = [store.save(Job(str(nth))) for nth in range(100)]
+    assert [int(id_) - int(ids[0]) for id_ in ids] == list(range(100))
+    other = open_store()
+    other.reserve(1)
+    assert other.save(Job("x")) not in ids
+    assert other.save(Job("y")) not in ids
+
+
 # P2
 def test_replace_stores_a_copy(open_store):
     store = open_store()
     first, second = store.save(Job("first")), Job("second")
     own = store.save(second)
+    old = store.load(first)
     store.replace(first, second)
     found = store.load(first)
+    assert found is not old
     assert (found.command, found.persistent_id) == ("second", first)
     assert second.persistent_id == own
     # An object without an id gets none by this; what it refers to does.
@@ -201,7 +216,7 @@ def test_circles(open_store):
 
 # P3
 def test_deep_tree_needs_no_deep_stack(open_store):
-    depth = scale(20_000, 2_000)
+    depth = scale(5_000, 1_200)
     chain = Job("0")
     for nth in range(1, depth):
         chain = Job(str(nth), chain)
@@ -243,6 +258,14 @@ def test_objects_of_all_kinds(open_store, protocol):
     assert (bare.x, bare.persistent_id) == ({"x": 1}, ids[3])
     # What its child was when it got its state.
     assert stateful.seen == ("child", stateful.child.persistent_id)
+
+
+# Else the collector walks all that is being made, again and again.
+def test_cyclic_collector_rests_while_objects_are_made(open_store):
+    id_ = open_store().save(classes.Watchful())
+    assert gc.isenabled()
+    assert not open_store().load(id_).was_collecting
+    assert gc.isenabled()
 
 
 # P3 G9

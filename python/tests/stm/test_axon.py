@@ -200,9 +200,9 @@ def set_values(pair: Pair, rng: random.Random) -> None:
     pair.values += zip(ours.values(), theirs.values())
 
 
-def set_under_other_key(pair: Pair, rng: random.Random) -> None:
+def set_under_a_key(pair: Pair, rng: random.Random) -> None:
     ours, theirs = any_copy(pair, rng)
-    key = rng.choice(KEYS)
+    key = rng.choice([theirs.key, rng.choice(KEYS)])
     pair.theirs.usevar(key)
     if is_from_future(pair, key, theirs):
         with pytest.raises(Refused, match="that never was"):
@@ -260,7 +260,7 @@ def printed(call: Callable[[], Any]) -> str:
 
 ANY = {
     usevar: 6, using: 3, no_key: 1, set_value: 10, change_in_place: 3, commit: 10,
-    commit_collection: 4, change_members: 2, set_values: 1, set_under_other_key: 2,
+    commit_collection: 4, change_members: 2, set_values: 1, set_under_a_key: 4,
     turn_back_version: 1, take_present_version: 2, clone: 2, forget: 6, dump: 1,
 }  # fmt: skip
 

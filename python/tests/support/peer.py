@@ -88,7 +88,7 @@ class Peer:
         self._sock.sendall(data)
 
     def headers(
-        self, stream_id: int, fields: Iterable[tuple[str, str]], *flags: str
+        self, stream_id: int, fields: Iterable[tuple[str, str | bytes]], *flags: str
     ) -> HeadersFrame:
         """A frame of headers, to be sent once, in the order in which they are made."""
         block = self.encoder.encode(list(fields))

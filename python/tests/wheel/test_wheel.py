@@ -108,10 +108,3 @@ def test_uninstalling_leaves_nothing_behind(environment: Environment) -> None:
     assert environment.files() > before
     environment.pip("uninstall", "--yes", "holdfast")
     assert environment.files() == before
-
-
-def test_installing_again_takes_the_place_of_the_first(environment: Environment) -> None:
-    environment.install("--no-deps")
-    once = environment.files()
-    environment.install("--no-deps", "--force-reinstall")
-    assert environment.files() == once
