@@ -3,7 +3,7 @@
 //! `args` the command line · `codes` exit codes and error codes · `errors` and `output` what is
 //! printed · `runbook` what is known about each error · `endpoints`, `connect` and `probe` reaching
 //! a cluster · `status` the verdict over it · `commands` the nouns · `export_file` rows as a file ·
-//! `serve`, `settings` and `config_file` one node · `local` a cluster on this machine · `bench` how
+//! `serve`, `settings`, `config_file` and `memory` one node · `local` a cluster on this machine · `bench` how
 //! fast one is · `demo` all of it in ten seconds.
 //!
 //! Invariants: stdout carries the answer and stderr everything else; every error has a code, the
@@ -21,6 +21,7 @@ mod endpoints;
 mod errors;
 mod export_file;
 mod local;
+mod memory;
 mod names;
 mod output;
 mod probe;

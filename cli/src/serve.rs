@@ -19,6 +19,7 @@ use crate::args::ServeArgs;
 use crate::codes::{Code, Exit};
 use crate::config_file::{self, ConfigFile};
 use crate::errors::{Failure, Outcome};
+use crate::memory;
 
 /// What is logged unless `HOLDFAST_LOG` says otherwise.
 const LOG_DEFAULT: &str = "warn,openraft=error,holdfast=info";
@@ -37,6 +38,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome<Exit> {
     };
     let config = settle(args, file)?;
     start_log(config.log_format)?;
+    if let Err(error) = memory::give_back() {
+        tracing::warn!(%error, "memory that was used once is kept");
+    }
     tracing::info!(
         "holdfast {} starts with its data in {}; look at it: holdfast status --endpoints {}",
         env!("CARGO_PKG_VERSION"),
