@@ -20,7 +20,7 @@ use crate::store::{LogStart, LogStore};
 
 /// How many bytes of entries one read returns at most, so that a message to a follower stays far
 /// below the 16 MiB that peers accept: at least one entry (at most 9 MiB) is always returned.
-const READ_BYTES_MAX: u64 = 4 << 20;
+const READ_BYTES_MAX: u64 = 1 << 20;
 
 /// The log of one node, as openraft sees it.
 #[derive(Clone)]

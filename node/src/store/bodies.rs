@@ -1,4 +1,4 @@
-//! The bodies of stored objects in a database of rows: values under their BLAKE3 hashes.
+//! The bodies of stored objects in a database of their own: values under their BLAKE3 hashes.
 //!
 //! ```text
 //! 03 hash part:u16                  a body, cut as `rows` says: part 0 is its head
@@ -179,11 +179,14 @@ pub(super) fn read(db: &Db, hash: &Hash) -> io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::super::Fault;
+    use super::super::db::Sizes;
+    use super::super::rows::ROW_BYTES_MAX;
     use super::*;
 
     fn made(temp: &tempfile::TempDir) -> Db {
         let fault = Fault::new(Arc::new(|_| {}));
-        Db::create(&temp.path().join("state"), 1 << 20, fault).expect("create")
+        let sizes = Sizes { segment: 2 << 20, cache: 1 << 20 };
+        Db::create(&temp.path().join("bodies"), sizes, fault).expect("create")
     }
 
     fn body(bytes: usize) -> (Hash, Vec<u8>) {
@@ -199,7 +202,7 @@ mod tests {
     fn bodies_of_every_critical_size_come_back_and_go_without_a_rest() {
         let temp = tempfile::tempdir().expect("a directory");
         let db = made(&temp);
-        for bytes in [0, 1, (64 << 10) - 12, (64 << 10) + 1, 512 << 10] {
+        for bytes in [0, 1, ROW_BYTES_MAX - 12, ROW_BYTES_MAX + 1, 512 << 10] {
             let (hash, body) = body(bytes);
             for _ in 0..2 {
                 carry_out(&db, &hash, Action::Mark).expect("mark");

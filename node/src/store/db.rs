@@ -25,8 +25,6 @@ use std::time::{Duration, Instant};
 
 use super::{Fault, StoreError, record, rows, sync};
 
-/// A quarter of it bounds a tree node; see [`rows`].
-const SEGMENT_BYTES: usize = 8 << 20;
 /// sled frees space only in its own periodic flush.
 const FLUSH_EVERY_MS: u64 = 500;
 /// How long a database closed by this very process may still hold its file lock.
@@ -38,6 +36,19 @@ const MARK: &[u8] = b"\x00holdfast";
 const MARKED: u8 = 1;
 /// Bounds how long a flush that sled leaves hanging after a failed write goes unnoticed.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
+
+/// How large a database's parts are, in bytes.
+///
+/// Memory follows from both. sled writes segments in the background, however many there are: some
+/// wait for the disk at a time, each with a buffer of this size.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    /// A power of two, and for good: the database remembers it. A quarter of it bounds a tree node, of
+    /// 17 rows or of 257 keys (see [`rows`]).
+    pub(super) segment: usize,
+    /// Of pages in memory; it is exceeded, see [`rows`].
+    pub(super) cache: u64,
+}
 
 /// An open database: its default tree and a way to make it durable.
 pub(super) struct Db {
@@ -54,12 +65,12 @@ pub(super) struct Db {
 
 impl Db {
     /// Makes a new database in `path`, durably; removes what is there.
-    pub(super) fn create(path: &Path, cache_bytes: u64, fault: Fault) -> Result<Self, StoreError> {
+    pub(super) fn create(path: &Path, sizes: Sizes, fault: Fault) -> Result<Self, StoreError> {
         if path.exists() {
             fs::remove_dir_all(path).map_err(StoreError::io("remove", path))?;
         }
         fs::create_dir(path).map_err(StoreError::io("create directory", path))?;
-        let db = Self::open_unmarked(path, cache_bytes, fault)?;
+        let db = Self::open_unmarked(path, sizes, fault)?;
         db.insert(MARK, &[MARKED])
             .and_then(|()| db.sync())
             .map_err(StoreError::io("write", path))?;
@@ -76,8 +87,8 @@ impl Db {
     ///
     /// If its first row is gone, the engine has found nothing it could read and begun anew: then it
     /// is set aside like one that cannot be opened.
-    pub(super) fn open(path: &Path, cache_bytes: u64, fault: Fault) -> Result<Self, StoreError> {
-        let db = Self::open_unmarked(path, cache_bytes, fault)?;
+    pub(super) fn open(path: &Path, sizes: Sizes, fault: Fault) -> Result<Self, StoreError> {
+        let db = Self::open_unmarked(path, sizes, fault)?;
         match db.get(MARK).map_err(StoreError::io("read", path))?.as_deref() {
             Some(&[MARKED]) => Ok(db),
             Some(mark) => {
@@ -91,15 +102,15 @@ impl Db {
         }
     }
 
-    fn open_unmarked(path: &Path, cache_bytes: u64, fault: Fault) -> Result<Self, StoreError> {
+    fn open_unmarked(path: &Path, sizes: Sizes, fault: Fault) -> Result<Self, StoreError> {
         if !path.is_dir() {
             return Err(StoreError::Missing { path: path.to_owned() });
         }
         let config = sled::Config::new()
             .path(path)
-            .segment_size(SEGMENT_BYTES)
+            .segment_size(sizes.segment)
             .flush_every_ms(Some(FLUSH_EVERY_MS))
-            .cache_capacity(cache_bytes);
+            .cache_capacity(sizes.cache);
         let tree = open_recovering(path, &config)?;
         let data = path.join("db");
         let file = File::open(&data).map_err(StoreError::io("open", &data))?;
@@ -300,6 +311,8 @@ fn watch(config: sled::Config, fault: Fault, alive: Weak<()>) {
 mod tests {
     use super::*;
 
+    const SIZES: Sizes = Sizes { segment: 2 << 20, cache: 1 << 20 };
+
     fn fault() -> Fault {
         Fault::new(Arc::new(|_| {}))
     }
@@ -308,7 +321,7 @@ mod tests {
     fn made() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("log");
-        let db = Db::create(&path, 1 << 20, fault()).expect("create");
+        let db = Db::create(&path, SIZES, fault()).expect("create");
         db.insert(b"key", b"row").expect("insert");
         db.sync().expect("sync");
         drop(db);
@@ -316,7 +329,7 @@ mod tests {
     }
 
     fn assert_whole(path: &Path) {
-        let db = Db::open(path, 1 << 20, fault()).expect("open");
+        let db = Db::open(path, SIZES, fault()).expect("open");
         assert_eq!(db.get(b"key").expect("get").as_deref(), Some(&b"row"[..]));
     }
 
@@ -345,18 +358,18 @@ mod tests {
                 fs::write(&file, vec![0xA5; 1 << 16]).expect("overwrite");
             }
         }
-        let error = Db::open(&path, 1 << 20, fault()).err().expect("refused");
+        let error = Db::open(&path, SIZES, fault()).err().expect("refused");
         assert_eq!(error.code(), "store-damaged");
         assert!(error.to_string().contains("log.corrupt-1"), "{error}");
         assert!(dir.path().join("log.corrupt-1").is_dir());
-        let again = Db::open(&path, 1 << 20, fault()).err().expect("refused again");
+        let again = Db::open(&path, SIZES, fault()).err().expect("refused again");
         assert_eq!(again.code(), "store-missing");
     }
 
     #[test]
     fn each_sync_is_a_real_one() {
         let (_dir, path) = made();
-        let db = Db::open(&path, 1 << 20, fault()).expect("open");
+        let db = Db::open(&path, SIZES, fault()).expect("open");
         let (real, counted) = (sync::count(), db.syncs());
         db.insert(b"key", b"another row").expect("insert");
         db.sync().expect("sync");
@@ -369,7 +382,7 @@ mod tests {
         // A copy of the files under a running writer is what a crash leaves: a prefix.
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("live");
-        let db = Db::create(&path, 1 << 20, fault()).expect("create");
+        let db = Db::create(&path, SIZES, fault()).expect("create");
         for number in 0..20_000_u32 {
             db.insert(&number.to_be_bytes(), &[7; 100]).expect("insert");
             if number % 4_000 == 3_999 {
@@ -379,7 +392,7 @@ mod tests {
                 for file in ["conf", "db"] {
                     fs::copy(path.join(file), copy.join(file)).expect("copy");
                 }
-                let copied = Db::open(&copy, 1 << 20, fault()).expect("open the copy");
+                let copied = Db::open(&copy, SIZES, fault()).expect("open the copy");
                 let keys = copied.range(&[], &[0, 0xFF]).map(|row| row.expect("row").0);
                 let numbers: Vec<u32> = keys
                     .filter_map(|key| Some(u32::from_be_bytes(key.as_ref().try_into().ok()?)))

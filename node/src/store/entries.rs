@@ -21,7 +21,7 @@ use super::rows::{self, Head, RowError};
 use super::tail::Tail;
 
 /// How much of the log is read into memory at the start, for followers that lag a little.
-const PRELOAD_BYTES_MAX: usize = 8 << 20;
+const PRELOAD_BYTES_MAX: usize = 4 << 20;
 
 const META: u8 = 0x00;
 const ENTRIES: u8 = 0x01;
@@ -216,11 +216,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::Fault;
+    use super::super::db::Sizes;
     use super::*;
 
     fn made(temp: &tempfile::TempDir) -> Db {
         let fault = Fault::new(Arc::new(|fault| panic!("{fault}")));
-        Db::create(&temp.path().join("log"), 1 << 20, fault).expect("create")
+        let sizes = Sizes { segment: 2 << 20, cache: 1 << 20 };
+        Db::create(&temp.path().join("log"), sizes, fault).expect("create")
     }
 
     #[test]

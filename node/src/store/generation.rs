@@ -1,15 +1,18 @@
-//! One generation of the state: a database, its redo file, and how rows are laid out in it.
+//! One generation of the state: a database of rows, one of bodies, the redo file of both, and how rows
+//! are laid out.
 //!
 //! ```text
 //! 00 applied                        the index of the last entry whose changes are in
 //! 01 key                            the head of a row's value (see `rows`)
 //! 02 len:u16 key part:u16           the parts of a large value, from part 1 on
-//! 03, 04                            see `bodies`
 //! ```
+//!
+//! Bodies (see `bodies`) are apart for the sake of memory: their keys are short, so that their database
+//! can do with small segments, and large objects go through them only.
 //!
 //! Invariants:
 //! - A crash may leave a checkpoint half written; opening repeats it before any row is read.
-//! - The applied index is written after the rows it stands for.
+//! - The applied index is written after the rows and bodies it stands for.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,15 +20,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bodies;
-use super::db::Db;
+use super::db::{Db, Sizes};
 use super::redo::{Change, Redo};
 use super::rows::{self, Head, RowError};
 use super::state::Row;
 use super::{DataDir, StoreError};
 
-/// Small, since all rows are in memory anyway and writes in key order bear it.
-const CACHE_BYTES: u64 = 8 << 20;
-/// The longest key; far above any name, far below what the engine's nodes bear.
+/// The cache is small, since all rows are in memory anyway and writes in key order bear it.
+const ROWS: Sizes = Sizes { segment: 8 << 20, cache: 4 << 20 };
+/// Bodies are read once in a while, and from one end to the other.
+const BODIES: Sizes = Sizes { segment: 2 << 20, cache: 2 << 20 };
+/// Where the bodies are, in the directory of the rows.
+const BODIES_NAME: &str = "bodies";
+/// The longest key: far above any name, and 257 of them are a quarter of a segment.
 const KEY_BYTES_MAX: usize = 8 << 10;
 
 const APPLIED: &[u8] = b"\x00applied";
@@ -34,8 +41,9 @@ const PARTS: u8 = 0x02;
 
 /// An open database of rows.
 pub(super) struct Generation {
-    /// Shared with those who read bodies.
-    pub(super) db: Arc<Db>,
+    pub(super) db: Db,
+    /// Shared with those who read them.
+    pub(super) bodies: Arc<Db>,
     pub(super) redo: Redo,
     pub(super) number: u64,
     pub(super) applied_index: u64,
@@ -47,21 +55,26 @@ impl Generation {
     /// Makes an empty one.
     pub(super) fn create(dir: &DataDir, number: u64) -> Result<Self, StoreError> {
         let path = dir.state_path(number);
-        let db = Arc::new(Db::create(&path, CACHE_BYTES, dir.fault().clone())?);
+        let db = Db::create(&path, ROWS, dir.fault().clone())?;
+        let bodies = Db::create(&path.join(BODIES_NAME), BODIES, dir.fault().clone())?;
         let redo = Redo::open(&path).map_err(StoreError::io("create redo file in", &path))?;
-        Ok(Self { db, redo, number, applied_index: 0, large: HashMap::new() })
+        let (bodies, large) = (Arc::new(bodies), HashMap::new());
+        Ok(Self { db, bodies, redo, number, applied_index: 0, large })
     }
 
     /// Opens one, ends the checkpoint that a crash may have interrupted, removes the bodies that
     /// nobody can read any more, and reads all rows.
     pub(super) fn open(dir: &DataDir, number: u64) -> Result<(Self, Vec<Row>), StoreError> {
         let path = dir.state_path(number);
-        let db = Arc::new(Db::open(&path, CACHE_BYTES, dir.fault().clone())?);
+        let db = Db::open(&path, ROWS, dir.fault().clone())?;
+        let bodies = Db::open(&path.join(BODIES_NAME), BODIES, dir.fault().clone())?;
         let redo = Redo::open(&path).map_err(StoreError::io("open redo file in", &path))?;
-        let mut generation = Self { db, redo, number, applied_index: 0, large: HashMap::new() };
+        let (bodies, large) = (Arc::new(bodies), HashMap::new());
+        let mut generation = Self { db, bodies, redo, number, applied_index: 0, large };
         generation.read_applied()?;
         generation.repeat().map_err(StoreError::io("repeat a checkpoint in", &path))?;
-        bodies::remove_marked(&generation.db).map_err(StoreError::io("remove bodies in", &path))?;
+        bodies::remove_marked(&generation.bodies)
+            .map_err(StoreError::io("remove bodies in", &path))?;
         let mut rows = Vec::new();
         let mut large = HashMap::new();
         let read = generation.read(|key, value, parts| {
@@ -96,7 +109,7 @@ impl Generation {
         }
         for change in found.changes() {
             match change? {
-                Change::Body(hash, action) => bodies::carry_out(&self.db, &hash, action)?,
+                Change::Body(hash, action) => bodies::carry_out(&self.bodies, &hash, action)?,
                 Change::Row(key, value) => {
                     // The old value may have been half replaced, so its head cannot tell its parts.
                     for row in self.db.range(&part_key(key, 0), &part_key(key, u16::MAX)) {
@@ -106,6 +119,7 @@ impl Generation {
                 }
             }
         }
+        self.bodies.sync()?;
         self.put_applied(found.applied_index)?;
         self.db.sync()
     }
@@ -151,7 +165,7 @@ impl Generation {
         Ok(())
     }
 
-    /// Notes the applied index of the rows.
+    /// Notes the applied index of the rows and bodies.
     pub(super) fn put_applied(&mut self, applied_index: u64) -> io::Result<()> {
         self.applied_index = applied_index;
         self.db.insert(APPLIED, &applied_index.to_be_bytes())
@@ -215,7 +229,7 @@ fn part_key(key: &[u8], part: u16) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{RowChange, redo::Rows};
+    use super::super::RowChange;
     use super::*;
 
     const LARGE: usize = 3 * rows::ROW_BYTES_MAX;
@@ -250,11 +264,11 @@ mod tests {
     /// Writes a checkpoint like the state's thread, but stops after `changes` rows.
     fn write(generation: &mut Generation, index: u8, changes: usize) {
         let rows = checkpoint(index);
-        let mut copy = Rows::new();
+        let mut copy = generation.redo.begin().expect("begin");
         for (key, value) in &rows {
-            copy.add(key, value.as_deref());
+            copy.add(key, value.as_deref()).expect("add");
         }
-        generation.redo.write(u64::from(index), copy).expect("redo");
+        copy.finish(u64::from(index)).expect("redo");
         for (key, value) in rows.iter().take(changes) {
             generation.put(key, value.as_deref()).expect("put");
         }

@@ -19,15 +19,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::db::Db;
+use super::db::{Db, Sizes};
 use super::entries::{self, COMMITTED, LogStart, PURGED, ReadError, VOTE, entry_key, entry_of};
 use super::queue::{Queue, Thread};
 use super::rows::{self, RowError};
 use super::tail::{TAIL_BYTES_MAX, Tail};
 use super::{DataDir, Done, GroupCommits, StoreError, locked};
 
-/// Small, since what is read often is in the tail.
-const CACHE_BYTES: u64 = 8 << 20;
+/// Small, since what is read often is in the tail, and the keys are short.
+const SIZES: Sizes = Sizes { segment: 2 << 20, cache: 2 << 20 };
 /// What is purged between two groups of writes, in rows and in bytes, whichever is reached first:
 /// some milliseconds.  It is more after a large group, so that purging keeps up with appending.
 const PURGE_MIN: Amount = Amount { rows: 128, bytes: 1 << 20 };
@@ -86,9 +86,9 @@ impl LogStore {
         let path = dir.log_path();
         let fault = dir.fault().clone();
         let db = if dir.layout().has_log {
-            Db::open(&path, CACHE_BYTES, fault)?
+            Db::open(&path, SIZES, fault)?
         } else {
-            let db = Db::create(&path, CACHE_BYTES, fault)?;
+            let db = Db::create(&path, SIZES, fault)?;
             dir.set_layout(|layout| layout.has_log = true)
                 .map_err(StoreError::io("write CURRENT for", &path))?;
             db

@@ -7,7 +7,7 @@
 //! IDENTITY        which node of which cluster this is
 //! CURRENT         whether the log was made, and which state generation is in use
 //! log/            one sled database: vote, log entries
-//! state-<n>/      one sled database: rows and bodies of the replicated state, generation n
+//! state-<n>/      two sled databases: rows of the replicated state, generation n, and in bodies/ its bodies
 //! *.corrupt-<n>/  a database that could not be read, set aside
 //! ```
 //!

@@ -10,7 +10,8 @@
 //! kind:u8 key:u32 value:u32 (ffffffff: removed), key, value
 //! ```
 //!
-//! Kinds are 0 row, 1 body (the key is its hash), 2 mark of a body.
+//! Kinds are 0 row, 1 body (the key is its hash), 2 mark of a body.  The changes go into the file as
+//! they are added, the head behind them: of a checkpoint with bodies there is no second copy in memory.
 //!
 //! Invariants:
 //! - The file is overwritten only after the checkpoint in it is durable in the database; so where
@@ -19,7 +20,7 @@
 //! - It is never older than the database: there is one before the first row is changed.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -31,6 +32,8 @@ const MAGIC: [u8; 8] = *b"hfredo\x00\x02";
 /// Magic, CRC-32 of the rest, applied index, bytes of rows.
 const HEAD_BYTES: usize = 8 + 4 + 8 + 8;
 const REMOVED: u32 = u32::MAX;
+/// Small changes share a write of so many bytes; a body is larger and goes without a copy.
+const BUFFER_BYTES: usize = 64 << 10;
 /// Kind and two lengths.
 const CHANGE_BYTES: usize = 1 + 4 + 4;
 const ROW: u8 = 0;
@@ -42,9 +45,11 @@ pub(super) struct Redo {
     file: File,
 }
 
-/// The rows of a checkpoint, being put together.
-pub(super) struct Rows {
-    bytes: Vec<u8>,
+/// A checkpoint on its way into the file, whose content is torn until [`Copy::finish`].
+pub(super) struct Copy<'a> {
+    file: BufWriter<&'a File>,
+    crc: crc32fast::Hasher,
+    bytes: u64,
 }
 
 /// One change of a checkpoint.
@@ -75,20 +80,12 @@ impl Redo {
         Ok(Self { file })
     }
 
-    /// Replaces the content, durably.
-    pub(super) fn write(&self, applied_index: u64, rows: Rows) -> io::Result<()> {
-        let mut bytes = rows.bytes;
-        let length = (bytes.len() - HEAD_BYTES) as u64;
-        bytes[12..20].copy_from_slice(&applied_index.to_le_bytes());
-        bytes[20..28].copy_from_slice(&length.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[12..]);
-        bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-        self.file.write_all_at(&bytes, 0)?;
-        if sync::is_unsafe_no_sync() {
-            return Ok(());
-        }
-        self.file.sync_data().inspect_err(|error| sync::record("fdatasync", error))
+    /// Begins to replace the content.
+    pub(super) fn begin(&self) -> io::Result<Copy<'_>> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(HEAD_BYTES as u64))?;
+        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
+        Ok(Copy { file, crc: crc32fast::Hasher::new(), bytes: 0 })
     }
 
     /// The checkpoint in the file, if it is whole.
@@ -114,21 +111,17 @@ impl Redo {
     }
 }
 
-impl Rows {
-    pub(super) fn new() -> Self {
-        Self { bytes: vec![0; HEAD_BYTES] }
-    }
-
+impl Copy<'_> {
     /// Adds a row, or its removal.
     ///
     /// # Panics
     /// If key or value reach 4 GiB; the store's limits are far below.
-    pub(super) fn add(&mut self, key: &[u8], value: Option<&[u8]>) {
-        self.put(ROW, key, value);
+    pub(super) fn add(&mut self, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        self.put(ROW, key, value)
     }
 
     /// Adds what is to be done with a body.
-    pub(super) fn add_body(&mut self, hash: &Hash, action: Action<'_>) {
+    pub(super) fn add_body(&mut self, hash: &Hash, action: Action<'_>) -> io::Result<()> {
         match action {
             Action::Put(bytes) => self.put(BODY, hash, Some(bytes)),
             Action::Remove => self.put(BODY, hash, None),
@@ -136,13 +129,35 @@ impl Rows {
         }
     }
 
-    fn put(&mut self, kind: u8, key: &[u8], value: Option<&[u8]>) {
+    /// Makes the content whole, durably.
+    pub(super) fn finish(self, applied_index: u64) -> io::Result<()> {
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let mut head = [0; HEAD_BYTES];
+        head[..8].copy_from_slice(&MAGIC);
+        head[12..20].copy_from_slice(&applied_index.to_le_bytes());
+        head[20..28].copy_from_slice(&self.bytes.to_le_bytes());
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&head[12..]);
+        crc.combine(&self.crc);
+        head[8..12].copy_from_slice(&crc.finalize().to_le_bytes());
+        file.write_all_at(&head, 0)?;
+        if sync::is_unsafe_no_sync() {
+            return Ok(());
+        }
+        file.sync_data().inspect_err(|error| sync::record("fdatasync", error))
+    }
+
+    fn put(&mut self, kind: u8, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("limited by the store");
-        self.bytes.push(kind);
-        self.bytes.extend_from_slice(&length(key).to_le_bytes());
-        self.bytes.extend_from_slice(&value.map_or(REMOVED, length).to_le_bytes());
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value.unwrap_or_default());
+        let mut fixed = [kind; CHANGE_BYTES];
+        fixed[1..5].copy_from_slice(&length(key).to_le_bytes());
+        fixed[5..].copy_from_slice(&value.map_or(REMOVED, length).to_le_bytes());
+        for bytes in [&fixed, key, value.unwrap_or_default()] {
+            self.file.write_all(bytes)?;
+            self.crc.update(bytes);
+            self.bytes += bytes.len() as u64;
+        }
+        Ok(())
     }
 }
 
@@ -195,12 +210,12 @@ fn u64_at(bytes: &[u8; HEAD_BYTES], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn rows(count: u8) -> Rows {
-        let mut rows = Rows::new();
+    fn write(redo: &Redo, applied_index: u64, count: u8) {
+        let mut copy = redo.begin().expect("begin");
         for number in 0..count {
-            rows.add(&[number], (number % 3 != 0).then_some(&[number; 40]));
+            copy.add(&[number], (number % 3 != 0).then_some(&[number; 40])).expect("add");
         }
-        rows
+        copy.finish(applied_index).expect("finish");
     }
 
     #[test]
@@ -208,8 +223,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let redo = Redo::open(dir.path()).expect("open");
         assert!(redo.read().expect("read").is_none());
-        redo.write(7, rows(100)).expect("write");
-        redo.write(8, rows(10)).expect("write a shorter one over it");
+        write(&redo, 7, 100);
+        // A shorter one over it.
+        write(&redo, 8, 10);
         let found = Redo::open(dir.path()).expect("open").read().expect("read").expect("whole");
         assert_eq!(found.applied_index, 8);
         assert_eq!(found.changes().count(), 10);
@@ -225,11 +241,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let redo = Redo::open(dir.path()).expect("open");
         let actions = [Action::Put(b"bytes"), Action::Put(b""), Action::Remove, Action::Mark];
-        let mut rows = Rows::new();
+        let mut copy = redo.begin().expect("begin");
         for (number, action) in (0..).zip(actions) {
-            rows.add_body(&[number; 32], action);
+            copy.add_body(&[number; 32], action).expect("add");
         }
-        redo.write(7, rows).expect("write");
+        copy.finish(7).expect("finish");
         let found = redo.read().expect("read").expect("whole");
         let changes: Vec<_> = found.changes().map(|change| change.expect("known")).collect();
         let expected = (0..).zip(actions).map(|(n, action)| Change::Body([n; 32], action));
@@ -237,10 +253,24 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_that_was_begun_and_not_finished_is_no_checkpoint() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let redo = Redo::open(dir.path()).expect("open");
+        write(&redo, 7, 100);
+        let mut copy = redo.begin().expect("begin");
+        let body = vec![9; BUFFER_BYTES];
+        copy.add_body(&[9; 32], Action::Put(&body)).expect("add");
+        drop(copy);
+        assert!(redo.read().expect("read").is_none());
+        write(&redo, 8, 10);
+        assert_eq!(redo.read().expect("read").expect("whole").applied_index, 8);
+    }
+
+    #[test]
     fn a_torn_checkpoint_is_no_checkpoint() {
         let dir = tempfile::tempdir().expect("a directory");
         let redo = Redo::open(dir.path()).expect("open");
-        redo.write(8, rows(10)).expect("write");
+        write(&redo, 8, 10);
         let whole = std::fs::read(dir.path().join(NAME)).expect("bytes");
         for at in 0..whole.len() {
             let mut torn = whole.clone();

@@ -1,11 +1,12 @@
-//! How a value of any size becomes rows of at most 64 KiB, and how it is read back.
+//! How a value of any size becomes rows of at most 16 KiB, and how it is read back.
 //!
 //! A large value becomes rows of 1 KiB. The engine's cache does not count well: it keeps the last page
 //! of each of 256 parts of it whatever its size, and looks at the sizes only after 64 accesses to a
 //! part. Pages of large rows made a database take as much memory as was written to it.
 //!
-//! A larger row would make a tree node of the engine (16 rows) larger than a quarter of a segment,
-//! and such nodes go to files of their own that the engine never syncs.
+//! A larger row would make a tree node of the engine (17 rows with their keys, before it is split)
+//! larger than a quarter of the smallest segment, and such nodes go to files of their own that the engine
+//! never syncs.
 //!
 //! The first row of a value, its *head*, is a version, the CRC-32 of the whole value, the number of
 //! rows and the value's length, then the first bytes.  The rows after it, its *parts*, are bytes
@@ -18,15 +19,16 @@ use std::path::Path;
 
 use super::StoreError;
 
-/// The largest row that is written.
-pub(super) const ROW_BYTES_MAX: usize = 64 << 10;
+/// The largest row that is written: with the engine's count in front of it, a size that allocators
+/// have. One byte more would take a fifth more.
+pub(super) const ROW_BYTES_MAX: usize = (16 << 10) - 8;
 /// The largest value: 60 MiB, far beyond any limit of the layers above.
 pub(super) const VALUE_BYTES_MAX: usize = 60 << 20;
 /// A value that is larger is cut into small rows. Most entries of the log are smaller, as a batch of
 /// many requests is, and few rows cost less time than many.
 const LARGE_BYTES: usize = 128 << 10;
-/// How large the rows of a large value are.
-const SMALL_ROW_BYTES: usize = 1 << 10;
+/// How large the rows of a large value are; as above.
+const SMALL_ROW_BYTES: usize = (1 << 10) - 8;
 /// The only version there is, dated 2026-11.
 const VERSION: u8 = 1;
 /// Version, CRC-32, number of rows, length.

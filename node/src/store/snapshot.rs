@@ -46,7 +46,7 @@ impl Building {
         let hash = *blake3::hash(bytes).as_bytes();
         if self.bodies.insert(hash) {
             check_row(&hash, bytes.len()).map_err(io::Error::other)?;
-            bodies::put(&self.generation()?.db, &hash, bytes)?;
+            bodies::put(&self.generation()?.bodies, &hash, bytes)?;
             self.pace(bytes.len())?;
         }
         Ok(hash)
@@ -56,7 +56,9 @@ impl Building {
     fn pace(&mut self, bytes: usize) -> io::Result<()> {
         self.unsynced += bytes;
         if self.unsynced >= SYNC_EVERY_BYTES {
-            self.generation()?.db.sync()?;
+            let generation = self.generation()?;
+            generation.bodies.sync()?;
+            generation.db.sync()?;
             self.unsynced = 0;
         }
         Ok(())
@@ -93,6 +95,7 @@ impl Building {
             self.pace(key.len() + value.len())?;
         }
         let generation = self.generation()?;
+        generation.bodies.sync()?;
         generation.put_applied(applied_index)?;
         generation.db.sync()?;
         let mut read_back = Tally::default();
@@ -106,7 +109,7 @@ impl Building {
         }
         for hash in &self.bodies {
             let generation = self.generation.as_ref().ok_or_else(finished)?;
-            if bodies::read(&generation.db, hash)?.is_none() {
+            if bodies::read(&generation.bodies, hash)?.is_none() {
                 return Err(io::Error::other(format!(
                     "snapshot at index {applied_index}: a body is not read back"
                 )));

@@ -39,7 +39,7 @@ pub type RowChange = (Arc<[u8]>, Option<Arc<[u8]>>);
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// A byte of a body counts as much as so many of rows. Rows are in memory anyway, and waiting costs
 /// them little; bodies are to take little of it, so few of them make a checkpoint or a full queue.
-const BODY_WEIGHT: usize = 16;
+const BODY_WEIGHT: usize = 32;
 
 /// A handle to the state; clones share it, and dropping the last one is a
 /// [`StateStore::shutdown`].
@@ -93,7 +93,7 @@ impl StateStore {
             synced_index: AtomicU64::new(generation.applied_index),
             checkpoints: AtomicU64::new(0),
             in_flight: Mutex::new(Vec::new()),
-            readable: Readable::new(generation.db.clone()),
+            readable: Readable::new(generation.bodies.clone()),
             pins,
             next_generation: AtomicU64::new(generation.number + 1),
         });

@@ -12,9 +12,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-/// How much of the log stays in memory: with batches of 1 MiB, the last 8 of them, which is more than
-/// is on its way to a follower that keeps up. A large upload goes through all of it.
-pub(super) const TAIL_BYTES_MAX: usize = 8 << 20;
+/// How much of the log stays in memory: with batches of 1 MiB, the last 4 of them, which is what is on
+/// its way to a follower that keeps up. A large upload goes through all of it.
+pub(super) const TAIL_BYTES_MAX: usize = 4 << 20;
 
 /// The indexes and newest entries of a log.
 pub(super) struct Tail {

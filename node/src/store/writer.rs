@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::bodies::{self, Action, BodyChange, Hash};
 use super::generation::Generation;
-use super::redo::Rows;
+use super::redo::Redo;
 use super::state::{Job, Row, RowChange, Shared, weight};
 use super::{Done, locked};
 
@@ -36,10 +36,15 @@ pub(super) struct Writer {
     retired: VecDeque<(Generation, u64)>,
 }
 
+/// The newest value of each row, unless it was removed.
+type PendingRows = BTreeMap<Arc<[u8]>, Option<Arc<[u8]>>>;
+/// What a checkpoint does with one body.
+type BodyAction<'a> = (&'a Hash, Action<'a>);
+
 /// What the next checkpoint will write.
 #[derive(Default)]
 struct Pending {
-    rows: BTreeMap<Arc<[u8]>, Option<Arc<[u8]>>>,
+    rows: PendingRows,
     bodies: BTreeMap<Hash, Body>,
     bytes: usize,
     applied_index: Option<u64>,
@@ -151,7 +156,7 @@ impl Writer {
         let pending = std::mem::take(&mut self.pending);
         let Some(applied_index) = pending.applied_index else { return Ok(()) };
         let pins = &self.shared.pins;
-        let actions: Vec<(&Hash, Action<'_>)> = pending
+        let actions: Vec<BodyAction<'_>> = pending
             .bodies
             .iter()
             .flat_map(|(hash, body)| {
@@ -166,19 +171,15 @@ impl Writer {
             })
             .collect();
         let generation = &mut self.generation;
-        let mut copy = Rows::new();
-        for (hash, action) in &actions {
-            copy.add_body(hash, *action);
-        }
-        for (key, value) in &pending.rows {
-            copy.add(key, value.as_deref());
-        }
-        if let Err(error) = generation.redo.write(applied_index, copy) {
+        if let Err(error) = copy(&generation.redo, &actions, &pending.rows, applied_index) {
             return Err(self.shared.dir.fault().fail("write the state's redo file", &error));
         }
         for (hash, action) in &actions {
-            bodies::carry_out(&generation.db, hash, *action)?;
+            bodies::carry_out(&generation.bodies, hash, *action)?;
             self.marked.note(hash, *action, applied_index);
+        }
+        if !actions.is_empty() {
+            generation.bodies.sync()?;
         }
         for (key, value) in &pending.rows {
             generation.put(key, value.as_deref())?;
@@ -196,14 +197,14 @@ impl Writer {
         let pins = &self.shared.pins;
         for _ in 0..REMOVALS_MAX {
             let Some(hash) = self.marked.next(|at| pins.are_behind(at)) else { break };
-            bodies::remove(&self.generation.db, &hash)?;
+            bodies::remove(&self.generation.bodies, &hash)?;
         }
         while let Some((generation, at)) = self.retired.front()
             && pins.are_behind(*at)
         {
-            self.shared.readable.forget(&generation.db);
+            self.shared.readable.forget(&generation.bodies);
             // Somebody who reads at this moment holds it for as long.
-            if Arc::strong_count(&generation.db) > 1 {
+            if Arc::strong_count(&generation.bodies) > 1 {
                 break;
             }
             if let Some((generation, _)) = self.retired.pop_front() {
@@ -241,12 +242,24 @@ impl Writer {
         }
         self.pending = Pending::default();
         self.marked = Marked::default();
-        self.shared.readable.prefer(generation.db.clone());
+        self.shared.readable.prefer(generation.bodies.clone());
         self.shared.synced_index.store(index, Ordering::Release);
         let old = std::mem::replace(&mut self.generation, generation);
         self.retired.push_back((old, index));
         Ok(())
     }
+}
+
+/// Copies a checkpoint into the redo file, durably.
+fn copy(redo: &Redo, bodies: &[BodyAction<'_>], rows: &PendingRows, index: u64) -> io::Result<()> {
+    let mut copy = redo.begin()?;
+    for (hash, action) in bodies {
+        copy.add_body(hash, *action)?;
+    }
+    for (key, value) in rows {
+        copy.add(key, value.as_deref())?;
+    }
+    copy.finish(index)
 }
 
 /// Closes a generation that is not in use any more, and removes it.
