@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 from gc3libs.persistence.store import make_store
 
@@ -14,6 +17,13 @@ def url_of(cluster, namespace, **parameters):
     query = {"peers": ",".join(others), **parameters}
     text = "&".join(f"{name}={value}" for name, value in query.items())
     return f"holdfast://{first}/{namespace}?{text}"
+
+
+@pytest.fixture
+def local_backend():
+    """What GC3Pie needs to run tasks on this machine."""
+    if shutil.which("ps") is None or not os.access("/usr/bin/time", os.X_OK):
+        pytest.skip("GC3Pie's local backend needs ps and GNU time, which are not here")
 
 
 @pytest.fixture

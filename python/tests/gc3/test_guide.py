@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from tests.support.cluster import binary, run_cluster
 from tests.support.guide import ROOT, Guide, blocks
 
 
+@pytest.mark.usefixtures("local_backend")
 def test_all_blocks_of_the_guide_run(tmp_path):
     with run_cluster() as cluster:
         environment = {**cluster.environment, "HOME": str(tmp_path)}

@@ -91,6 +91,7 @@ def home(tmp_path):
     return Home(tmp_path, cores=STEPS)
 
 
+@pytest.mark.usefixtures("local_backend")
 def test_script_runs_to_its_end_and_tools_see_it(home, url):
     printed = home.run(*home.script(url))
     assert f"TERMINATED  {STEPS}/{STEPS}" in printed
@@ -110,6 +111,7 @@ def test_script_runs_to_its_end_and_tools_see_it(home, url):
 
 
 # P6: what was submitted before a crash is known after it.
+@pytest.mark.usefixtures("local_backend")
 def test_script_that_was_killed_goes_on(tmp_path, url):
     home = Home(tmp_path, cores=1)
     first = home.start(*home.script(url))
