@@ -136,6 +136,34 @@ def test_poll_that_is_stopped_keeps_its_state(both, repository):
     wait_until(lambda: heir.changes()[-2:] == added, 30, "the heir has missed commits")
 
 
+# B6: a poll whose claim is gone adds and stores nothing, whether or not it was told.
+def test_poll_without_its_claim_changes_nothing(both):
+    owner, _ = both.start().owner()
+    body = """
+    from holdfast.buildbot.claim import ClaimLost, Poll, current
+    plugin = master.service_manager.namedServices['Holdfast']
+    [source] = master.change_svc
+    claim = plugin._ownership.claim_of('git')
+    state = await source.getState('lastRev')
+    current.set(Poll(claim, plugin._guards['git']._marks))
+    claim.revoke()
+    refused = []
+    for attempt in (
+        lambda: master.data.updates.addChange(author='a', revision='stray'),
+        lambda: master.db.changes.addChange(author='a', revision='stray'),
+        lambda: source.setState('lastRev', {}),
+    ):
+        try:
+            await attempt()
+        except ClaimLost:
+            refused.append(True)
+    return [refused, await source.getState('lastRev') == state]
+    """
+    assert owner.ask(body) == [[True, True, True], True]
+    assert "stray" not in owner.changes()
+    owner.kill()
+
+
 def counts(both, revisions):
     """How often each of the revisions is a change of one of the masters."""
     return Counter(
