@@ -23,10 +23,11 @@ def run(cluster, namespace):
 
     def run(function):
         async def main():
-            async with aio.Client(cluster.endpoints, namespace=namespace) as client:
+            # Thousands of calls at a time wait for each other.
+            async with aio.Client(cluster.endpoints, namespace=namespace, deadline=60.0) as client:
                 await function(client)
 
-        asyncio.run(asyncio.wait_for(main(), 60))
+        asyncio.run(asyncio.wait_for(main(), 100))
 
     return run
 

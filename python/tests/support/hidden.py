@@ -21,6 +21,8 @@ from holdfast.errors import HoldfastError
 from tests.support.cluster import binary, wait_until
 from tests.support.proxy import Flow, Proxy
 
+_START_SECONDS = 60.0
+"""How long a node may take to start and to get its vote: a starved machine is no fault."""
 _STARTS_MAX = 5
 """How often a cluster is started whose ports were taken before its nodes had them."""
 
@@ -107,7 +109,7 @@ class HiddenCluster:
                 raise _EndedError
             return sum(member.voter for member in self._members()) == voters
 
-        wait_until(are_there, f"there are {voters} voters")
+        wait_until(are_there, f"there are {voters} voters", _START_SECONDS)
 
     def _members(self) -> list[Member]:
         """None while there is no leader."""
