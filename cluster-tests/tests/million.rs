@@ -58,7 +58,10 @@ async fn a_million_keys() -> anyhow::Result<()> {
     ensure!(cluster.status(joined).await?.role != Role::Learner, "it votes");
 
     cluster.kill(joined);
+    // It cannot have more.
+    let had = cluster.status(cluster.leader().await?).await?.last_log_index;
     load(&cluster, keys, 1).await?;
+    outgrow_log(&cluster, had).await?;
     let probe = Probe::start(&cluster, "comes back").await?;
     let began = Instant::now();
     cluster.start_node(joined)?;
@@ -125,6 +128,21 @@ async fn load(cluster: &Cluster, keys: usize, time: u32) -> anyhow::Result<()> {
         ended??;
     }
     Ok(())
+}
+
+/// Writes until the log does not go back to this index any more: the faster nodes are, the fewer entries
+/// many writes share.
+async fn outgrow_log(cluster: &Cluster, index: u64) -> anyhow::Result<()> {
+    let state = cluster.client().state();
+    let object = state.get_object_id("million", "Log").await?;
+    let purged = async || {
+        for number in 0..16 {
+            state.set(object, "entry", number.to_string()).await.ok()?;
+        }
+        let leader = cluster.leader_now().await?;
+        (cluster.status(leader).await.ok()?.purged_index > index).then_some(())
+    };
+    cluster.wait("the log has outgrown an index", purged).await
 }
 
 /// A client that begins a write every few milliseconds and notes how long each took.
