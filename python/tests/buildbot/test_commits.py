@@ -92,7 +92,8 @@ def test_owner_is_lost_amid_a_poll(both, repository, fault):
     added = repository.commit(AMID)
     wait_until(lambda: len(owner.changes()) >= before + 3, 30, "nothing is added")
     owner.signal(fault)
-    assert len(owner.changes()) < before + AMID, "the poll was over too early"
+    # Its database may be locked for as long as it stands still.
+    assert owner.stamps("end")[-1:] < owner.stamps()[-1:], "the poll was over too early"
     wait_until(lambda: added[-1] in heir.changes(), 60, "the heir does not add the rest")
     if fault is signal.SIGSTOP:
         owner.signal(signal.SIGCONT)
