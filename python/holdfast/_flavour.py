@@ -115,6 +115,10 @@ class ClientFacade:
             ``default``.
         deadline: how long a call may take, in seconds: retries, elections, queueing included.
         session_idle: how long the cluster keeps the session without a sign of life, in seconds.
+
+    Attributes:
+        engine: what carries calls, shared by all namespaces.
+        context: the engine with this client's namespace, which each kind of operation is made on.
     """
 
     def __init__(
@@ -127,14 +131,14 @@ class ClientFacade:
     ) -> None:
         self.namespace = namespace or os.environ.get("HOLDFAST_NAMESPACE") or "default"
         self.engine = Engine(endpoints_of(endpoints), deadline=deadline, session_idle=session_idle)
-        self._context = Context(self.engine, self.namespace)
+        self.context = Context(self.engine, self.namespace)
 
     def in_namespace(self: Self, namespace: str) -> Self:
         """The same client, with the same connections and session, in another namespace."""
         other = type(self).__new__(type(self))
         other.namespace = namespace
         other.engine = self.engine
-        other._context = Context(self.engine, namespace)
+        other.context = Context(self.engine, namespace)
         return other
 
 

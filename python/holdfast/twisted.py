@@ -204,22 +204,22 @@ class Client(ClientFacade):
     @property
     def state(self) -> State:
         """Object state."""
-        return State(state.State(self._context))
+        return State(state.State(self.context))
 
     @property
     def masters(self) -> Masters:
         """Masters and the calls on their leases."""
-        return Masters(masters.Masters(self._context))
+        return Masters(masters.Masters(self.context))
 
     @property
     def cluster(self) -> Cluster:
         """The cluster itself: status and members."""
-        return Cluster(cluster.Cluster(self._context))
+        return Cluster(cluster.Cluster(self.context))
 
     @property
     def changesources(self) -> ChangeSources:
         """Change sources and who owns them."""
-        return ChangeSources(changesources.ChangeSources(self._context))
+        return ChangeSources(changesources.ChangeSources(self.context))
 
     def hold_lease(
         self, name: str, instance: Instance, ttl: float, *, grace: float = 0.0
@@ -232,7 +232,7 @@ class Client(ClientFacade):
             NotApplied: there was no lease in time.
             OutcomeUnknown: there may be one, which then runs out.
         """
-        opening = lease.LeaseHolder.open(self._context, name, instance, ttl, grace)
+        opening = lease.LeaseHolder.open(self.context, name, instance, ttl, grace)
         return deferred_of(task.start(opening)).addCallback(LeaseHolder)
 
     def watch(self, *filters: WatchFilter, from_revision: int | None = None) -> Deferred[Watch]:
@@ -248,7 +248,7 @@ class Client(ClientFacade):
             Unavailable: no node took the watch in time.
             Compacted: no node remembers that far back.
         """
-        opening = watch.Watch.open(self._context, filters, from_revision)
+        opening = watch.Watch.open(self.context, filters, from_revision)
         return deferred_of(task.start(opening)).addCallback(Watch)
 
     def close(self) -> Deferred[None]:

@@ -88,7 +88,7 @@ class Cluster:
         if self._instance.origin not in (Origin.KEPT, Origin.CREATED):
             # After a restart this master then has to wait for its lease of before to run out.
             note(f"the secret in {INSTANCE_FILE} is new: {self._instance.origin.value}")
-        self._context = self.client._context
+        self._context = self.client.context
         self._sources = ChangeSources(self._context)
         self._sources_briefly = ChangeSources(self._context.at_most(BRIEF_S))
         self._state = State(self._context)
