@@ -14,7 +14,7 @@ use openraft::{ChangeMembers, Instant as _};
 
 use crate::leadership::{Lead, Leader};
 use crate::node::Node;
-use crate::raft::types::{Member, Raft, TypeConfig};
+use crate::raft::types::{LogId, Member, Membership, Raft, TypeConfig};
 use crate::runtime::{self, Instant, watch};
 
 /// A learner counts as caught up when it is at most this many entries behind.
@@ -272,10 +272,10 @@ pub(crate) async fn promote(node: Arc<Node>, mut lead: watch::Receiver<Lead>) {
     let mut metrics = node.raft.server_metrics();
     loop {
         let leads = matches!(lead.borrow_and_update().leader, Leader::Me(_));
-        if leads && learner_to_promote(&node).is_some() {
+        if leads && matches!(look(&node.raft), Learners::CaughtUp(_)) {
             let _change = node.changing.lock().await;
             // Looked up again: what was waited for may have been its removal.
-            let Some(learner) = learner_to_promote(&node) else { continue };
+            let Learners::CaughtUp(learner) = look(&node.raft) else { continue };
             let deadline = runtime::now() + Duration::from_secs(5);
             let voters = ChangeMembers::AddVoterIds(BTreeSet::from([learner]));
             match node.change(voters, deadline).await {
@@ -283,10 +283,7 @@ pub(crate) async fn promote(node: Arc<Node>, mut lead: watch::Receiver<Lead>) {
                 Err(refused) => tracing::info!("n{learner} is not a voter yet: {refused}"),
             }
         }
-        // Of the membership itself: what peers are known follows it, and may be a moment behind.
-        let membership = Arc::clone(&metrics.borrow_watched().membership_config);
-        let waits = leads && membership.membership().learner_ids().next().is_some();
-        if waits {
+        if leads && look(&node.raft) != Learners::None {
             runtime::sleep(PROMOTE_EVERY).await;
         } else {
             runtime::select! {
@@ -297,20 +294,89 @@ pub(crate) async fn promote(node: Arc<Node>, mut lead: watch::Receiver<Lead>) {
     }
 }
 
-fn learner_to_promote(node: &Node) -> Option<u64> {
-    let metrics = node.raft.metrics();
+/// How the learners stand that want to be voters.
+#[derive(Debug, PartialEq, Eq)]
+enum Learners {
+    /// There are none: nothing is to be done before the membership changes.
+    None,
+    /// All of them are behind, or nothing was heard of them yet.
+    Behind,
+    /// This one has caught up.
+    CaughtUp(u64),
+}
+
+/// Of the membership that the changes are told of, which is there first: the directory of peers and
+/// the progress of replication follow it, and may be a moment behind.
+fn look(raft: &Raft) -> Learners {
+    let membership = Arc::clone(&raft.server_metrics().borrow_watched().membership_config);
+    let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
-    let last = metrics.last_log_index?;
-    let replication = metrics.replication.as_ref()?;
-    node.peers
-        .members()
-        .into_iter()
-        .filter(|(id, member)| {
-            member.promote && !metrics.membership_config.voter_ids().any(|v| v == *id)
-        })
-        .find(|(id, _)| {
-            let matched = replication.get(id).copied().flatten().map(|log_id| log_id.index);
-            matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= last)
-        })
-        .map(|(id, _)| id)
+    learners(membership.membership(), metrics.last_log_index, metrics.replication.as_ref())
+}
+
+/// `replication` says up to where each node's log is known to match the leader's, which ends with
+/// the entry `last`.
+fn learners(
+    membership: &Membership,
+    last: Option<u64>,
+    replication: Option<&BTreeMap<u64, Option<LogId>>>,
+) -> Learners {
+    let has_caught_up = |learner: &u64| {
+        let matched = replication.and_then(|matched| matched.get(learner).copied().flatten());
+        matched.zip(last).is_some_and(|(matched, last)| matched.index + CAUGHT_UP_ENTRIES >= last)
+    };
+    let mut willing = membership
+        .learner_ids()
+        .filter(|id| membership.get_node(id).is_some_and(|member| member.promote))
+        .peekable();
+    if willing.peek().is_none() {
+        return Learners::None;
+    }
+    willing.find(has_caught_up).map_or(Learners::Behind, Learners::CaughtUp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// n1 is the voter; the others are learners, each of which wants to be one or not.
+    fn membership(learners: &[(u64, bool)]) -> Membership {
+        let member = |promote| Member { promote, ..Member::default() };
+        let learners = learners.iter().map(|(id, promote)| (*id, member(*promote)));
+        let members: BTreeMap<u64, Member> =
+            [(1, member(true))].into_iter().chain(learners).collect();
+        Membership::new(vec![BTreeSet::from([1])], members).expect("n1 is a member")
+    }
+
+    fn replication(matched: &[(u64, Option<u64>)]) -> BTreeMap<u64, Option<LogId>> {
+        let log_id = |index| LogId::new_term_index(1, index);
+        matched.iter().map(|(id, index)| (*id, index.map(log_id))).collect()
+    }
+
+    // A learner that had joined stayed one for good if the leader looked before all it knows of the
+    // nodes had followed the membership: it saw none, and did not look again.
+    #[test]
+    fn learner_of_which_only_the_membership_tells_yet_is_looked_at_again() {
+        let joined = membership(&[(2, true)]);
+        assert_eq!(learners(&joined, None, None), Learners::Behind);
+        assert_eq!(learners(&joined, Some(5), None), Learners::Behind);
+        for known in [replication(&[(1, Some(5))]), replication(&[(1, Some(5)), (2, None)])] {
+            assert_eq!(learners(&joined, Some(5), Some(&known)), Learners::Behind);
+        }
+    }
+
+    #[test]
+    fn learner_has_caught_up_within_the_last_entries() {
+        let joined = membership(&[(2, true), (3, true)]);
+        let (last, near) = (5 + CAUGHT_UP_ENTRIES, replication(&[(2, None), (3, Some(5))]));
+        assert_eq!(learners(&joined, Some(last), Some(&near)), Learners::CaughtUp(3));
+        assert_eq!(learners(&joined, Some(last + 1), Some(&near)), Learners::Behind);
+    }
+
+    #[test]
+    fn nobody_is_waited_for_where_nobody_wants_to_be_a_voter() {
+        let level = replication(&[(1, Some(5)), (2, Some(5))]);
+        assert_eq!(learners(&membership(&[]), Some(5), Some(&level)), Learners::None);
+        assert_eq!(learners(&membership(&[(2, false)]), Some(5), Some(&level)), Learners::None);
+    }
 }
