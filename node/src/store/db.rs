@@ -169,13 +169,8 @@ impl Db {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.fault.check()?;
         self.tree.flush().map_err(|error| self.fail("flush", &error))?;
-        if !sync::is_unsafe_no_sync() {
-            // Data, and what is needed to find it; not the times, which would cost a journal commit.
-            self.file.sync_data().map_err(|error| {
-                sync::record("fdatasync", &error);
-                self.fail("sync", &error)
-            })?;
-        }
+        // Not the times, which would cost a journal commit.
+        sync::data(&self.file).map_err(|error| self.fail("sync", &error))?;
         // A sync that failed on one of the engine's own threads was seen by that thread only.
         self.fault.check()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);

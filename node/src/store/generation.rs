@@ -19,7 +19,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::bodies;
+use super::bodies::Bodies;
 use super::db::{Db, Sizes};
 use super::redo::{Change, Redo};
 use super::rows::{self, Head, RowError};
@@ -28,8 +28,6 @@ use super::{DataDir, StoreError};
 
 /// The cache is small, since all rows are in memory anyway and writes in key order bear it.
 const ROWS: Sizes = Sizes { segment: 8 << 20, cache: 4 << 20 };
-/// Bodies are read once in a while, and from one end to the other.
-const BODIES: Sizes = Sizes { segment: 2 << 20, cache: 2 << 20 };
 /// Where the bodies are, in the directory of the rows.
 const BODIES_NAME: &str = "bodies";
 /// The longest key: far above any name, and 257 of them are a quarter of a segment.
@@ -43,7 +41,7 @@ const PARTS: u8 = 0x02;
 pub(super) struct Generation {
     pub(super) db: Db,
     /// Shared with those who read them.
-    pub(super) bodies: Arc<Db>,
+    pub(super) bodies: Arc<Bodies>,
     pub(super) redo: Redo,
     pub(super) number: u64,
     pub(super) applied_index: u64,
@@ -56,7 +54,7 @@ impl Generation {
     pub(super) fn create(dir: &DataDir, number: u64) -> Result<Self, StoreError> {
         let path = dir.state_path(number);
         let db = Db::create(&path, ROWS, dir.fault().clone())?;
-        let bodies = Db::create(&path.join(BODIES_NAME), BODIES, dir.fault().clone())?;
+        let bodies = Bodies::create(&path.join(BODIES_NAME), dir.fault().clone())?;
         let redo = Redo::open(&path).map_err(StoreError::io("create redo file in", &path))?;
         let (bodies, large) = (Arc::new(bodies), HashMap::new());
         Ok(Self { db, bodies, redo, number, applied_index: 0, large })
@@ -67,14 +65,14 @@ impl Generation {
     pub(super) fn open(dir: &DataDir, number: u64) -> Result<(Self, Vec<Row>), StoreError> {
         let path = dir.state_path(number);
         let db = Db::open(&path, ROWS, dir.fault().clone())?;
-        let bodies = Db::open(&path.join(BODIES_NAME), BODIES, dir.fault().clone())?;
+        let bodies = Bodies::open(&path.join(BODIES_NAME), dir.fault().clone())?;
         let redo = Redo::open(&path).map_err(StoreError::io("open redo file in", &path))?;
         let (bodies, large) = (Arc::new(bodies), HashMap::new());
         let mut generation = Self { db, bodies, redo, number, applied_index: 0, large };
         generation.read_applied()?;
         generation.repeat().map_err(StoreError::io("repeat a checkpoint in", &path))?;
-        bodies::remove_marked(&generation.bodies)
-            .map_err(StoreError::io("remove bodies in", &path))?;
+        let removed = generation.bodies.remove_marked();
+        removed.map_err(StoreError::io("remove bodies in", &path))?;
         let mut rows = Vec::new();
         let mut large = HashMap::new();
         let read = generation.read(|key, value, parts| {
@@ -109,7 +107,7 @@ impl Generation {
         }
         for change in found.changes() {
             match change? {
-                Change::Body(hash, action) => bodies::carry_out(&self.bodies, &hash, action)?,
+                Change::Body(hash, action) => self.bodies.carry_out(&hash, action)?,
                 Change::Row(key, value) => {
                     // The old value may have been half replaced, so its head cannot tell its parts.
                     for row in self.db.range(&part_key(key, 0), &part_key(key, u16::MAX)) {

@@ -19,15 +19,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::db::{Db, Sizes};
-use super::entries::{self, COMMITTED, LogStart, PURGED, ReadError, VOTE, entry_key, entry_of};
+use super::entries::{Amount, COMMITTED, Entries, LogStart, PURGED, VOTE};
+use super::generation::ReadError;
 use super::queue::{Queue, Thread};
 use super::rows::{self, RowError};
 use super::tail::{TAIL_BYTES_MAX, Tail};
 use super::{DataDir, Done, GroupCommits, StoreError, locked};
 
-/// Small, since what is read often is in the tail, and the keys are short.
-const SIZES: Sizes = Sizes { segment: 2 << 20, cache: 2 << 20 };
 /// What is purged between two groups of writes, in rows and in bytes, whichever is reached first:
 /// some milliseconds.  It is more after a large group, so that purging keeps up with appending.
 const PURGE_MIN: Amount = Amount { rows: 128, bytes: 1 << 20 };
@@ -42,7 +40,7 @@ struct Handle {
 }
 
 struct Shared {
-    db: Db,
+    entries: Entries,
     queue: Queue<Job>,
     /// Locked before the queue, so that jobs are queued in the order in which they change the tail.
     /// A short section: nothing in it waits.
@@ -85,17 +83,17 @@ impl LogStore {
     ) -> Result<(Self, LogStart), StoreError> {
         let path = dir.log_path();
         let fault = dir.fault().clone();
-        let db = if dir.layout().has_log {
-            Db::open(&path, SIZES, fault)?
+        let entries = if dir.layout().has_log {
+            Entries::open(&path, fault)?
         } else {
-            let db = Db::create(&path, SIZES, fault)?;
+            let entries = Entries::create(&path, fault)?;
             dir.set_layout(|layout| layout.has_log = true)
                 .map_err(StoreError::io("write CURRENT for", &path))?;
-            db
+            entries
         };
-        let (start, tail) = entries::recover(&db, tail_bytes_max)?;
+        let (start, tail) = entries.recover(tail_bytes_max)?;
         let shared = Arc::new(Shared {
-            db,
+            entries,
             queue: Queue::new(),
             tail: Mutex::new(tail),
             in_flight: Mutex::new(Vec::new()),
@@ -165,7 +163,7 @@ impl LogStore {
         let mut budget = bytes_max;
         let mut next = range.start;
         loop {
-            shared.db.fault().check()?;
+            shared.entries.fault().check()?;
             let until = {
                 let tail = locked(&shared.tail);
                 let log = tail.log();
@@ -220,7 +218,7 @@ impl LogStore {
 
     /// How many syncs the log has made since it was opened.
     pub fn syncs(&self) -> u64 {
-        self.0.shared.db.syncs()
+        self.0.shared.entries.syncs()
     }
 
     /// How long those syncs took, and how much each of them made durable.
@@ -238,12 +236,12 @@ impl LogStore {
     /// Changes the tail and queues the job, as one step.
     fn submit(&self, work: Work, done: Option<Done>, bytes: usize) {
         let shared = &self.0.shared;
-        if let Err(error) = shared.db.fault().check() {
+        if let Err(error) = shared.entries.fault().check() {
             return finish(done, Err(error));
         }
         if let Err((done, error)) = self.queue_job(work, done, bytes) {
             finish(done, Err(error));
-        } else if shared.db.fault().text().is_some() {
+        } else if shared.entries.fault().text().is_some() {
             // The fault may have come between the check and the push.
             shared.fail_all();
         }
@@ -262,7 +260,7 @@ impl LogStore {
         if let Err(cause) = change_tail(&mut tail, &work, number) {
             // A caller's mistake that would corrupt the log: nothing goes on.
             drop(tail);
-            return Err((done, shared.db.fault().fail("change the log", &cause)));
+            return Err((done, shared.entries.fault().fail("change the log", &cause)));
         }
         let job = Job { number, work, done };
         let pushed = if is_lazy {
@@ -278,7 +276,7 @@ impl Handle {
     fn shutdown(&self) {
         self.shared.queue.close();
         if let Some(writer) = locked(&self.writer).take() {
-            writer.join(self.shared.db.fault());
+            writer.join(self.shared.entries.fault());
         }
     }
 }
@@ -312,13 +310,13 @@ fn change_tail(tail: &mut Tail, work: &Work, number: u64) -> Result<(), String> 
 impl Shared {
     /// Reads an entry from the database.
     fn read_entry(&self, index: u64) -> io::Result<Option<Bytes>> {
-        match entries::read_entry(&self.db, index) {
+        match self.entries.read(index) {
             Ok(entry) => Ok(entry),
             Err(ReadError::Io(error)) => Err(error),
-            // It may have been purged between its head and its parts.
-            Err(ReadError::Row(RowError::Missing(_))) => Ok(None),
+            // It may have been purged between its head and what its head tells of.
+            Err(ReadError::Row(RowError::Missing(_) | RowError::NoFile(_))) => Ok(None),
             Err(ReadError::Row(error)) => {
-                Err(self.db.fault().fail(&format!("read log entry {index}"), &error))
+                Err(self.entries.fault().fail(&format!("read log entry {index}"), &error))
             }
         }
     }
@@ -331,7 +329,7 @@ impl Shared {
         };
         // A second look, since it may have been replaced between the two.
         if should_be_there && self.read_entry(index)?.is_none() {
-            return Err(self.db.fault().fail(&format!("read log entry {index}"), &"it is missing"));
+            return Err(self.entries.fault().fail(&format!("read log entry {index}"), &"it is missing"));
         }
         Ok(())
     }
@@ -345,7 +343,7 @@ impl Shared {
         };
         for done in waiting {
             let outcome = match outcome {
-                Ok(()) => self.db.fault().check(),
+                Ok(()) => self.entries.fault().check(),
                 Err(error) => Err(io::Error::other(error.to_string())),
             };
             done(outcome);
@@ -356,7 +354,7 @@ impl Shared {
     fn fail_all(&self) {
         self.queue.close();
         let queued: VecDeque<Job> = self.queue.take(Some(Duration::ZERO)).jobs;
-        let error = io::Error::other(self.db.fault().text().unwrap_or_default());
+        let error = io::Error::other(self.entries.fault().text().unwrap_or_default());
         self.finish_group(&Err(io::Error::other(error.to_string())));
         for job in queued {
             finish(job.done, Err(io::Error::other(error.to_string())));
@@ -381,13 +379,6 @@ struct Writer {
     purge_until: u64,
     /// What was appended since some was purged.
     appended: Amount,
-}
-
-/// An amount of rows.
-#[derive(Default)]
-struct Amount {
-    rows: usize,
-    bytes: usize,
 }
 
 impl Writer {
@@ -429,7 +420,7 @@ impl Writer {
         }
         if needs_sync {
             let began = Instant::now();
-            outcome = outcome.and_then(|()| self.shared.db.sync());
+            outcome = outcome.and_then(|()| self.shared.entries.sync());
             self.shared.group_commits.observe(entries, began.elapsed());
         }
         if outcome.is_ok() {
@@ -440,22 +431,21 @@ impl Writer {
     }
 
     fn write(&mut self, work: Work) -> io::Result<()> {
-        let db = &self.shared.db;
+        let log = &self.shared.entries;
         match work {
             Work::Append(entries) => {
-                for (index, bytes) in entries {
-                    self.appended.rows += entries::write_entry(db, index, &bytes)?;
-                    self.appended.bytes += bytes.len();
-                }
+                let written = log.write(&entries)?;
+                self.appended.rows += written.rows;
+                self.appended.bytes += written.bytes;
                 Ok(())
             }
-            Work::Vote(vote) => entries::write_meta(db, VOTE, &vote),
-            Work::Committed(committed) => entries::write_meta(db, COMMITTED, &committed),
-            Work::Truncate(index) => entries::truncate(db, index),
+            Work::Vote(vote) => log.write_meta(VOTE, &vote),
+            Work::Committed(committed) => log.write_meta(COMMITTED, &committed),
+            Work::Truncate(index) => log.truncate(index),
             Work::Purge(index, purged) => {
                 let mut value = index.to_be_bytes().to_vec();
                 value.extend_from_slice(&purged);
-                entries::write_meta(db, PURGED, &value)?;
+                log.write_meta(PURGED, &value)?;
                 self.purge_until = self.purge_until.max(index + 1);
                 Ok(())
             }
@@ -468,23 +458,14 @@ impl Writer {
         if self.purged >= self.purge_until {
             return Ok(());
         }
-        let rows_max = PURGE_MIN.rows.max(2 * appended.rows);
-        let bytes_max = PURGE_MIN.bytes.max(2 * appended.bytes);
-        let until = self.purge_until;
-        let db = &self.shared.db;
-        let mut purged = Amount::default();
-        for row in db.range(&entry_key(self.purged, 0), &entry_key(until, 0)) {
-            let (key, row) = row?;
-            db.remove(&key)?;
-            self.purged = entry_of(&key).map_or(self.purged, |(index, _)| index);
-            purged.rows += 1;
-            purged.bytes += row.len();
-            if purged.rows >= rows_max || purged.bytes >= bytes_max {
-                return Ok(());
-            }
-        }
-        self.purged = until;
-        Ok(())
+        let most = Amount {
+            rows: PURGE_MIN.rows.max(2 * appended.rows),
+            bytes: PURGE_MIN.bytes.max(2 * appended.bytes),
+        };
+        let log = &self.shared.entries;
+        self.purged = log.purge(self.purged..self.purge_until, &most)?;
+        // Else the space would be free only after the next write.
+        if self.purged == self.purge_until && log.has_gone() { log.sync() } else { Ok(()) }
     }
 }
 

@@ -30,6 +30,7 @@ mod bodies;
 mod db;
 mod entries;
 mod fault;
+mod files;
 mod generation;
 mod header;
 mod log;

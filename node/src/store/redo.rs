@@ -10,7 +10,7 @@
 //! kind:u8 key:u32 value:u32 (ffffffff: removed), key, value
 //! ```
 //!
-//! Kinds are 0 row, 1 body (the key is its hash), 2 mark of a body.  The changes go into the file as
+//! Kinds are 0 row, 1 body (the key is its hash), 2 mark of a body, 3 body in a file.  The changes go into the file as
 //! they are added, the head behind them: of a checkpoint with bodies there is no second copy in memory.
 //!
 //! Invariants:
@@ -39,6 +39,7 @@ const CHANGE_BYTES: usize = 1 + 4 + 4;
 const ROW: u8 = 0;
 const BODY: u8 = 1;
 const MARK: u8 = 2;
+const KEEP: u8 = 3;
 
 /// The open file.
 pub(super) struct Redo {
@@ -126,6 +127,7 @@ impl Copy<'_> {
             Action::Put(bytes) => self.put(BODY, hash, Some(bytes)),
             Action::Remove => self.put(BODY, hash, None),
             Action::Mark => self.put(MARK, hash, None),
+            Action::Keep => self.put(KEEP, hash, None),
         }
     }
 
@@ -141,10 +143,7 @@ impl Copy<'_> {
         crc.combine(&self.crc);
         head[8..12].copy_from_slice(&crc.finalize().to_le_bytes());
         file.write_all_at(&head, 0)?;
-        if sync::is_unsafe_no_sync() {
-            return Ok(());
-        }
-        file.sync_data().inspect_err(|error| sync::record("fdatasync", error))
+        sync::data(file)
     }
 
     fn put(&mut self, kind: u8, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
@@ -167,11 +166,12 @@ impl Found {
     pub(super) fn changes(&self) -> impl Iterator<Item = io::Result<Change<'_>>> {
         self.raw().map(|(kind, key, value)| match (kind, value) {
             (ROW, value) => Ok(Change::Row(key, value)),
-            (BODY | MARK, value) => {
+            (BODY | MARK | KEEP, value) => {
                 let hash = key.try_into().map_err(|_| unknown(kind))?;
                 let action = match (kind, value) {
                     (BODY, Some(bytes)) => Action::Put(bytes),
                     (BODY, None) => Action::Remove,
+                    (KEEP, _) => Action::Keep,
                     (_, _) => Action::Mark,
                 };
                 Ok(Change::Body(hash, action))
@@ -240,7 +240,8 @@ mod tests {
     fn bodies_come_back_with_what_is_to_be_done() {
         let dir = tempfile::tempdir().expect("a directory");
         let redo = Redo::open(dir.path()).expect("open");
-        let actions = [Action::Put(b"bytes"), Action::Put(b""), Action::Remove, Action::Mark];
+        let puts = [Action::Put(b"bytes"), Action::Put(b"")];
+        let actions = [puts[0], puts[1], Action::Keep, Action::Remove, Action::Mark];
         let mut copy = redo.begin().expect("begin");
         for (number, action) in (0..).zip(actions) {
             copy.add_body(&[number; 32], action).expect("add");

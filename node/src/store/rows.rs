@@ -24,9 +24,9 @@ use super::StoreError;
 pub(super) const ROW_BYTES_MAX: usize = (16 << 10) - 8;
 /// The largest value: 60 MiB, far beyond any limit of the layers above.
 pub(super) const VALUE_BYTES_MAX: usize = 60 << 20;
-/// A value that is larger is cut into small rows. Most entries of the log are smaller, as a batch of
-/// many requests is, and few rows cost less time than many.
-const LARGE_BYTES: usize = 128 << 10;
+/// A value that is larger is cut into small rows, or goes to a file. Most entries of the log are smaller,
+/// as a batch of many requests is: few rows cost less time than many, and a file costs two syncs.
+pub(super) const LARGE_BYTES: usize = 128 << 10;
 /// How large the rows of a large value are; as above.
 const SMALL_ROW_BYTES: usize = (1 << 10) - 8;
 /// The only version there is, dated 2026-11.
@@ -60,6 +60,8 @@ pub(super) enum RowError {
     Newer(u8),
     #[error("part {0} of a value is missing")]
     Missing(u16),
+    #[error("file {0} of a value is missing")]
+    NoFile(u64),
     #[error("a value should have {expected} bytes and has {found}")]
     Length { expected: usize, found: usize },
     #[error("a value has checksum {found:08x} instead of {expected:08x}")]
@@ -74,9 +76,11 @@ impl RowError {
             Self::Newer(found) => {
                 StoreError::NewerFormat { path, found: *found, supported: VERSION }
             }
-            Self::Short(_) | Self::Missing(_) | Self::Length { .. } | Self::Checksum { .. } => {
-                StoreError::Corrupt { path, cause: self.to_string() }
-            }
+            Self::Short(_)
+            | Self::Missing(_)
+            | Self::NoFile(_)
+            | Self::Length { .. }
+            | Self::Checksum { .. } => StoreError::Corrupt { path, cause: self.to_string() },
         }
     }
 }
@@ -134,15 +138,20 @@ impl<'a> Head<'a> {
     }
 
     fn check(&self, value: &[u8]) -> Result<(), RowError> {
-        if value.len() != self.bytes {
-            return Err(RowError::Length { expected: self.bytes, found: value.len() });
-        }
-        let found = crc32fast::hash(value);
-        if found != self.crc {
-            return Err(RowError::Checksum { expected: self.crc, found });
-        }
-        Ok(())
+        check(value, self.bytes, self.crc)
     }
+}
+
+/// Checks that a value is what was written.
+pub(super) fn check(value: &[u8], bytes: usize, crc: u32) -> Result<(), RowError> {
+    if value.len() != bytes {
+        return Err(RowError::Length { expected: bytes, found: value.len() });
+    }
+    let found = crc32fast::hash(value);
+    if found != crc {
+        return Err(RowError::Checksum { expected: crc, found });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::bodies::{self, Hash};
+use super::bodies::Hash;
 use super::generation::{Generation, check_row};
 use super::state::Row;
 use super::{DataDir, StoreError};
@@ -46,7 +46,7 @@ impl Building {
         let hash = *blake3::hash(bytes).as_bytes();
         if self.bodies.insert(hash) {
             check_row(&hash, bytes.len()).map_err(io::Error::other)?;
-            bodies::put(&self.generation()?.bodies, &hash, bytes)?;
+            self.generation()?.bodies.put(&hash, bytes)?;
             self.pace(bytes.len())?;
         }
         Ok(hash)
@@ -109,7 +109,7 @@ impl Building {
         }
         for hash in &self.bodies {
             let generation = self.generation.as_ref().ok_or_else(finished)?;
-            if bodies::read(&generation.bodies, hash)?.is_none() {
+            if generation.bodies.read(hash)?.is_none() {
                 return Err(io::Error::other(format!(
                     "snapshot at index {applied_index}: a body is not read back"
                 )));

@@ -40,6 +40,7 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// A byte of a body counts as much as so many of rows. Rows are in memory anyway, and waiting costs
 /// them little; bodies are to take little of it, so few of them make a checkpoint or a full queue.
 const BODY_WEIGHT: usize = 32;
+const CONTAINER_BYTES: usize = 64;
 
 /// A handle to the state; clones share it, and dropping the last one is a
 /// [`StateStore::shutdown`].
@@ -286,15 +287,18 @@ impl Job {
     }
 }
 
-/// What a write costs in the queue, with something for its containers.
-pub(super) fn weight(rows: &[RowChange], bodies: &[BodyChange]) -> usize {
-    const CONTAINER_BYTES: usize = 64;
-    let of_row = |(key, value): &RowChange| {
-        key.len() + value.as_ref().map_or(0, |value| value.len()) + CONTAINER_BYTES
-    };
-    let of_body = |(hash, bytes): &BodyChange| {
-        let bytes = bytes.as_ref().map_or(0, |bytes| bytes.len());
-        hash.len() + bytes * BODY_WEIGHT + CONTAINER_BYTES
-    };
-    rows.iter().map(of_row).sum::<usize>() + bodies.iter().map(of_body).sum::<usize>()
+/// What a write costs in the queue.
+fn weight(rows: &[RowChange], bodies: &[BodyChange]) -> usize {
+    let of_body = |(_, bytes): &BodyChange| body_weight(bytes.as_ref().map_or(0, |b| b.len()));
+    rows.iter().map(row_weight).sum::<usize>() + bodies.iter().map(of_body).sum::<usize>()
+}
+
+/// What a row costs that waits for the disk, with something for its containers.
+pub(super) fn row_weight((key, value): &RowChange) -> usize {
+    key.len() + value.as_ref().map_or(0, |value| value.len()) + CONTAINER_BYTES
+}
+
+/// What a body of so many bytes costs that waits for the disk.
+pub(super) fn body_weight(bytes: usize) -> usize {
+    size_of::<Hash>() + bytes * BODY_WEIGHT + CONTAINER_BYTES
 }

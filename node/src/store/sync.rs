@@ -15,7 +15,7 @@
 #![expect(unsafe_code, reason = "defines a libc symbol and calls libc without a wrapper")]
 
 use std::ffi::{c_int, c_long, c_uint};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -125,6 +125,23 @@ fn flush_scratch(path: &Path) -> io::Result<u64> {
     db.insert(b"proof", b"this row must be synced").map_err(io::Error::from)?;
     db.flush().map_err(io::Error::from)?;
     Ok(count() - before)
+}
+
+/// Makes the bytes of a file durable, and what is needed to find them; not its times.
+pub(super) fn data(file: &File) -> io::Result<()> {
+    real("fdatasync", || file.sync_data())
+}
+
+/// Makes all of a file durable, or the names in a directory.
+pub(super) fn all(file: &File) -> io::Result<()> {
+    real("fsync", || file.sync_all())
+}
+
+fn real(action: &str, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    if is_unsafe_no_sync() {
+        return Ok(());
+    }
+    sync().inspect_err(|error| record(action, error))
 }
 
 /// Remembers a failed sync for good and for the whole process.

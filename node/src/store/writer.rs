@@ -4,6 +4,8 @@
 //! - A checkpoint is everything up to one applied entry, rows and bodies: all of it, or nothing.
 //! - A body goes only once nobody sees a state that names it; until then it is marked, in the same
 //!   checkpoint that removes its last name, so that it goes after a crash.
+//! - A large body is in its file before the checkpoint that names it begins. After a crash in between it
+//!   is there without a name, until the log, which has it too, names it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -11,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::bodies::{self, Action, BodyChange, Hash};
+use super::bodies::{Action, Bodies, BodyChange, Hash};
 use super::generation::Generation;
 use super::redo::Redo;
-use super::state::{Job, Row, RowChange, Shared, weight};
+use super::state::{Job, Row, RowChange, Shared, body_weight, row_weight};
 use super::{Done, locked};
 
 /// A checkpoint is made this long after the one before, if there is something to write.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
-/// Or as soon as this much is collected, in bytes of rows and [`weight`] of bodies.
+/// Or as soon as this much is collected, in bytes of rows and weight of bodies.
 const CHECKPOINT_BYTES: usize = 32 << 20;
 /// How many bodies are removed between two looks at the queue.
 const REMOVALS_MAX: usize = 256;
@@ -52,12 +54,36 @@ struct Pending {
 
 /// What becomes of a body.
 enum Body {
-    Here(Arc<[u8]>),
-    /// No row names it from `at` on. Its bytes, if they came with this very checkpoint.
-    Gone {
+    Comes(Came),
+    /// No row names it from `at` on. How it came, if it did so with this very checkpoint.
+    Goes {
         at: u64,
-        bytes: Option<Arc<[u8]>>,
+        came: Option<Came>,
     },
+}
+
+/// How a body comes.
+enum Came {
+    /// To be written with the checkpoint.
+    Here(Arc<[u8]>),
+    InFile,
+}
+
+impl Came {
+    fn action(&self) -> Action<'_> {
+        match self {
+            Self::Here(bytes) => Action::Put(bytes),
+            Self::InFile => Action::Keep,
+        }
+    }
+
+    /// How many it holds in memory.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Here(bytes) => bytes.len(),
+            Self::InFile => 0,
+        }
+    }
 }
 
 /// The marked bodies, and from which index on nobody needs them.
@@ -116,6 +142,7 @@ impl Writer {
             match job {
                 Job::Write { rows, bodies, header, applied_index } => {
                     self.check_order(applied_index)?;
+                    let bodies = self.put_files(bodies, applied_index)?;
                     self.pending.add(rows, bodies, header, applied_index);
                     if self.pending.bytes >= CHECKPOINT_BYTES {
                         self.checkpoint()?;
@@ -126,6 +153,27 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Brings large bodies into their files, so that they take memory no longer.
+    fn put_files(
+        &mut self,
+        bodies: Vec<BodyChange>,
+        applied_index: u64,
+    ) -> io::Result<Vec<(Hash, Option<Came>)>> {
+        let put = |(hash, bytes): BodyChange| {
+            let came = match bytes {
+                Some(bytes) if Bodies::is_for_file(&bytes) => {
+                    self.generation.bodies.put(&hash, &bytes)?;
+                    self.marked.forget(&hash);
+                    self.shared.readable.is_in_file(&hash, applied_index);
+                    Some(Came::InFile)
+                }
+                bytes => bytes.map(Came::Here),
+            };
+            Ok((hash, came))
+        };
+        bodies.into_iter().map(put).collect()
     }
 
     /// Refuses to go back: the rows of two applied indexes would mix.
@@ -161,21 +209,24 @@ impl Writer {
             .iter()
             .flat_map(|(hash, body)| {
                 let actions = match body {
-                    Body::Here(bytes) => [Some(Action::Put(bytes)), None],
-                    Body::Gone { at, .. } if pins.are_behind(*at) => [Some(Action::Remove), None],
-                    Body::Gone { bytes, .. } => {
-                        [bytes.as_deref().map(Action::Put), Some(Action::Mark)]
+                    Body::Comes(came) => [Some(came.action()), None],
+                    Body::Goes { at, .. } if pins.are_behind(*at) => [Some(Action::Remove), None],
+                    Body::Goes { came, .. } => {
+                        [came.as_ref().map(Came::action), Some(Action::Mark)]
                     }
                 };
                 actions.into_iter().flatten().map(move |action| (hash, action))
             })
             .collect();
         let generation = &mut self.generation;
+        if !actions.is_empty() {
+            generation.bodies.sync_files()?;
+        }
         if let Err(error) = copy(&generation.redo, &actions, &pending.rows, applied_index) {
             return Err(self.shared.dir.fault().fail("write the state's redo file", &error));
         }
         for (hash, action) in &actions {
-            bodies::carry_out(&generation.bodies, hash, *action)?;
+            generation.bodies.carry_out(hash, *action)?;
             self.marked.note(hash, *action, applied_index);
         }
         if !actions.is_empty() {
@@ -195,9 +246,10 @@ impl Writer {
     /// Removes marked bodies and retired generations that nobody reads any more.
     fn remove_unread(&mut self) -> io::Result<()> {
         let pins = &self.shared.pins;
-        for _ in 0..REMOVALS_MAX {
-            let Some(hash) = self.marked.next(|at| pins.are_behind(at)) else { break };
-            bodies::remove(&self.generation.bodies, &hash)?;
+        let marked = std::iter::from_fn(|| self.marked.next(|at| pins.are_behind(at)));
+        let unread: Vec<Hash> = marked.take(REMOVALS_MAX).collect();
+        if !unread.is_empty() {
+            self.generation.bodies.remove(&unread)?;
         }
         while let Some((generation, at)) = self.retired.front()
             && pins.are_behind(*at)
@@ -275,23 +327,24 @@ impl Pending {
     fn add(
         &mut self,
         rows: Vec<RowChange>,
-        bodies: Vec<BodyChange>,
+        bodies: Vec<(Hash, Option<Came>)>,
         header: Row,
         applied_index: u64,
     ) {
-        self.bytes += weight(&rows, &bodies);
+        self.bytes += rows.iter().map(row_weight).sum::<usize>();
         self.rows.extend(rows);
         self.rows.insert(header.0, Some(header.1));
-        for (hash, bytes) in bodies {
-            let body = match bytes {
-                Some(bytes) => Body::Here(bytes),
+        for (hash, came) in bodies {
+            self.bytes += body_weight(came.as_ref().map_or(0, Came::bytes));
+            let body = match came {
+                Some(came) => Body::Comes(came),
                 None => {
-                    let bytes = match self.bodies.remove(&hash) {
-                        Some(Body::Here(bytes)) => Some(bytes),
-                        Some(Body::Gone { bytes, .. }) => bytes,
+                    let came = match self.bodies.remove(&hash) {
+                        Some(Body::Comes(came)) => Some(came),
+                        Some(Body::Goes { came, .. }) => came,
                         None => None,
                     };
-                    Body::Gone { at: applied_index, bytes }
+                    Body::Goes { at: applied_index, came }
                 }
             };
             self.bodies.insert(hash, body);
@@ -307,8 +360,13 @@ impl Marked {
                 self.at.insert(*hash, applied_index);
                 self.order.push_back((applied_index, *hash));
             }
-            Action::Put(_) | Action::Remove => drop(self.at.remove(hash)),
+            Action::Put(_) | Action::Keep | Action::Remove => self.forget(hash),
         }
+    }
+
+    /// It is not to go, or has gone.
+    fn forget(&mut self, hash: &Hash) {
+        self.at.remove(hash);
     }
 
     /// Takes out a body that nobody needs.
