@@ -123,9 +123,8 @@ impl Bodies {
 
     /// Removes all that is marked.
     pub(super) fn remove_marked(&self) -> io::Result<()> {
-        let hash_of = |key: &[u8]| {
-            key[1..].try_into().map_err(|_| io::Error::other("a mark has no hash"))
-        };
+        let hash_of =
+            |key: &[u8]| key[1..].try_into().map_err(|_| io::Error::other("a mark has no hash"));
         let marks = self.db.range(&[MARKS], &[MARKS + 1]);
         let marked = marks.map(|row| hash_of(&row?.0)).collect::<io::Result<Vec<Hash>>>()?;
         self.remove(&marked)

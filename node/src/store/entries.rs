@@ -206,8 +206,7 @@ impl Entries {
             head.check(&value)?;
             value
         } else {
-            let part =
-                |part| -> Result<_, ReadError> { Ok(self.db.get(&entry_key(index, part))?) };
+            let part = |part| -> Result<_, ReadError> { Ok(self.db.get(&entry_key(index, part))?) };
             Head::parse(&row)?.join(part)?
         };
         Ok(Some(value.into()))
@@ -321,7 +320,9 @@ struct Recovery<'a> {
 impl Recovery<'_> {
     fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         debug_assert_eq!(key.first(), Some(&META));
-        let Some(row) = self.entries.db.get(key).map_err(StoreError::io("read", self.entries.db.path()))? else {
+        let Some(row) =
+            self.entries.db.get(key).map_err(StoreError::io("read", self.entries.db.path()))?
+        else {
             return Ok(None);
         };
         let value = Head::parse(&row).and_then(|head| head.join(|_| Ok(None)));
@@ -342,7 +343,8 @@ impl Recovery<'_> {
     fn last_whole(&self, from: u64) -> Result<Option<u64>, StoreError> {
         let io = || StoreError::io("read", self.entries.db.path());
         loop {
-            let last = self.entries.db.range(&entry_key(from, 0), &[ENTRIES + 1]).next_back().transpose();
+            let last =
+                self.entries.db.range(&entry_key(from, 0), &[ENTRIES + 1]).next_back().transpose();
             let Some((key, _)) = last.map_err(io())? else { return Ok(None) };
             let (index, _) = self.index_of(&key)?;
             if self.entries.db.get(&entry_key(index, 0)).map_err(io())?.is_some() {

@@ -329,7 +329,10 @@ impl Shared {
         };
         // A second look, since it may have been replaced between the two.
         if should_be_there && self.read_entry(index)?.is_none() {
-            return Err(self.entries.fault().fail(&format!("read log entry {index}"), &"it is missing"));
+            return Err(self
+                .entries
+                .fault()
+                .fail(&format!("read log entry {index}"), &"it is missing"));
         }
         Ok(())
     }

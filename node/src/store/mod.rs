@@ -6,8 +6,9 @@
 //! LOCK            held by flock while a process uses the directory; names its pid
 //! IDENTITY        which node of which cluster this is
 //! CURRENT         whether the log was made, and which state generation is in use
-//! log/            one sled database: vote, log entries
-//! state-<n>/      two sled databases: rows of the replicated state, generation n, and in bodies/ its bodies
+//! log/            one sled database: vote, log entries; large entries in files beside it
+//! state-<n>/      two sled databases: rows of the replicated state, generation n, and in bodies/ its bodies;
+//!                 large bodies in files beside it
 //! *.corrupt-<n>/  a database that could not be read, set aside
 //! ```
 //!
