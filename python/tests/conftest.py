@@ -9,3 +9,4 @@ from tests.support.cluster import (  # noqa: F401 - fixtures
     faulty_cluster,
     namespace,
 )
+from tests.support.hidden import _shared_hidden_cluster, hidden_cluster  # noqa: F401 - fixtures

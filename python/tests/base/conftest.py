@@ -1,4 +1,4 @@
-"""A cluster behind proxies, which the tests of this directory share, and connections to no node."""
+"""Connections to no node."""
 
 from __future__ import annotations
 
@@ -7,21 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from holdfast._engine import http2
-from tests.support.hidden import HiddenCluster, run_hidden_cluster
 from tests.support.peer import Pair, connected
-
-
-@pytest.fixture(scope="session")
-def _shared_hidden_cluster() -> Iterator[HiddenCluster]:
-    with run_hidden_cluster() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def hidden_cluster(_shared_hidden_cluster: HiddenCluster) -> HiddenCluster:
-    """A cluster behind proxies that pass everything on when the test begins."""
-    _shared_hidden_cluster.mend()
-    return _shared_hidden_cluster
 
 
 @pytest.fixture

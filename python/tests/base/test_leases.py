@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from holdfast import LeaseHeld, LeaseLost
+from holdfast import Client, LeaseHeld, LeaseLost
 from holdfast._engine import boottime, task
 from holdfast.instance import Instance
 from holdfast.lease import Loss
@@ -77,6 +77,14 @@ def test_owner_is_told_when_the_cluster_ends_the_lease(client):
     assert told == [(Loss.ENDED, "holdfast-lost")]
     with pytest.raises(LeaseLost, match=f"lease {lease.lease.id} is lost"):
         lease.check()
+
+
+# M5: it is told when it comes, also while no renewal is due for long.
+def test_loss_is_told_whatever_the_renewals_wait_for(client, monkeypatch):
+    monkeypatch.setattr("holdfast.lease.TICK", 3600.0)
+    lease = _hold(client, "one", ttl=600.0)
+    lease._core.life.shorten(boottime.now() + 0.2)
+    assert lease.wait_lost(60) == Loss.EXPIRED
 
 
 # M5, C4: never two owners, whatever the holder cannot hear.
@@ -245,6 +253,38 @@ def test_lease_with_grace_outlives_nodes_that_stop(hidden_cluster, namespace, ca
         assert lease.is_live
         lease.close()
     assert "has failed" not in caplog.text
+
+
+# M6, N4: it has said so, and the holder need not renew first to be free of it.
+def test_node_that_stops_ends_the_count_of_the_grace(hidden_cluster, namespace):
+    proxy, address = hidden_cluster.proxies[0], hidden_cluster.endpoints[0]
+    with Client(address, namespace=namespace) as client:
+        lease = _hold(client, "one", ttl=600.0, grace=120.0)
+        life = lease._core.life
+        wait_until(lambda: life._graced is not None, "the only node it knows is told")
+        client.masters.find_id("two")  # once this is answered, that has come
+        proxy.up = Flow.HOLD
+        hidden_cluster.signal(0, signal.SIGTERM)
+        wait_until(lambda: life._graced is None, "no node can shrink it", 60)
+        assert lease.is_live
+        hidden_cluster.mend()
+        lease.close()
+
+
+# M6: nor can a node end by what it has seen break a lease that was renewed since.
+def test_renewal_that_no_node_was_told_of_ends_the_count_of_the_grace(
+    hidden_cluster, namespace, monkeypatch
+):
+    monkeypatch.setattr("holdfast._engine.attach.pause", lambda _: 3600.0)  # it is told to nobody
+    with hidden_cluster.client(namespace=namespace) as client:
+        lease = _hold(client, "one", ttl=600.0, grace=120.0)
+        life = lease._core.life
+        wait_until(lambda: life._graced is not None, "a node is told")
+        for proxy in hidden_cluster.proxies:
+            proxy.cut()
+        wait_until(lambda: life._graced is None, "no node can shrink it", 60)
+        assert lease.remaining < 120.0
+        lease.close()
 
 
 # M6: cut off for the grace, its holder stops by itself, long before the ttl.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from holdfast._engine import boottime, task
 from holdfast._engine.life import Life, Loss, counted, pause
 
 
@@ -98,3 +99,12 @@ def test_detached_lease_counts_from_its_renewal_alone(clock):
     life.attach(5.0)
     life.detach()
     assert life.until == 3600.0
+
+
+# M5
+def test_watch_tells_of_a_loss_that_nobody_looks_for():
+    life = Life(boottime.now() + 0.05)
+    waiting = life.lost.waiter()
+    watching = task.start(life.watch())
+    assert waiting.result(60) == Loss.EXPIRED
+    watching.result(60)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import struct
+import threading
 
-from holdfast._engine import calls, rpc
+import pytest
+from h2.events import DataReceived
+
+from holdfast._engine import calls, loop, rpc
+from holdfast._engine.endpoint import Link
+from holdfast._wire.pipeline_pb2 import ExchangeRequest
 from holdfast._wire.state_pb2 import GetStateRequest
 from tests.support.cluster import wait_until
 from tests.support.proxy import Flow
@@ -68,3 +74,32 @@ def test_stream_that_ends_is_opened_anew(held):
 def test_long_requests_go_by_themselves(held):
     pipeline, _, _ = held
     assert pipeline.call("/holdfast.v1.State/SetState", 1.0, b"x" * (64 * 1024 + 1)) is None
+
+
+# The first has nobody to wait for; it would only be later by the loop's next round.
+def test_call_goes_at_once_by_itself_and_together_with_those_beside_it(pair):
+    pipeline = Link(loop.here(), pair.connection, "n1:7480").pipeline
+    stands_still, goes_on = threading.Event(), threading.Event()
+    loop.here().call_soon(lambda: stands_still.set() or goes_on.wait(60))
+    try:
+        assert stands_still.wait(60)
+        pipeline.call("/alone", 9.0, b"")
+        pair.peer.await_event(DataReceived)
+        for _ in range(3):
+            pipeline.call("/beside", 9.0, b"")
+    finally:
+        goes_on.set()
+    pair.peer.await_event(DataReceived, 2)
+    paths = [[call.method for call in message.calls] for message in _messages(pair.peer)]
+    assert paths == [["/alone"], ["/beside"] * 3]
+
+
+def _messages(peer):
+    """What the peer has been sent on streams of calls."""
+    data = b"".join(event.data for event in peer.seen if isinstance(event, DataReceived))
+    messages = []
+    while data:
+        end = 5 + struct.unpack_from(">xI", data)[0]
+        messages.append(ExchangeRequest.FromString(data[5:end]))
+        data = data[end:]
+    return messages

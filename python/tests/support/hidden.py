@@ -1,5 +1,7 @@
 """A cluster whose nodes clients can reach only where a test wants them to: through its proxies.
 
+``hidden_cluster`` is one that all tests of a run share, mended before each test; whoever needs one
+of another kind starts it with :func:`run_hidden_cluster`.
 What nodes say of the leader's address leads nowhere, so that a client cannot go around a proxy.
 """
 
@@ -14,6 +16,8 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from holdfast import Client
 from holdfast.cluster import Member
@@ -88,12 +92,15 @@ class HiddenCluster:
         return wait_until(found, "there is a leader") - 1
 
     def mend(self) -> None:
-        """The proxies pass everything on."""
+        """The proxies pass everything on, and nodes that have ended are started again."""
         for proxy in self.proxies:
             proxy.up = proxy.down = Flow.PASS
             proxy.loss = proxy.delay = 0.0
             proxy.listen()
             proxy.cut()
+        for node, process in list(self._processes.items()):
+            if process.poll() is not None:
+                self.start_node(node)
 
     def stop(self) -> None:
         """Ends all of it."""
@@ -134,6 +141,19 @@ def run_hidden_cluster(nodes: int = 3) -> Iterator[HiddenCluster]:
             yield cluster
             return
         raise AssertionError("no cluster could be started")
+
+
+@pytest.fixture(scope="session")
+def _shared_hidden_cluster() -> Iterator[HiddenCluster]:
+    with run_hidden_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def hidden_cluster(_shared_hidden_cluster: HiddenCluster) -> HiddenCluster:
+    """A cluster behind proxies that pass everything on when the test begins."""
+    _shared_hidden_cluster.mend()
+    return _shared_hidden_cluster
 
 
 def _free_ports(count: int) -> list[int]:
