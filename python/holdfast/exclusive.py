@@ -142,7 +142,6 @@ class Tenure:
         self._ttl = ttl
         self._life = life
         self.creator = Creator(token, life)
-        task.spawn(life.watch())
         self._renewals = task.spawn(self._renew(began))
 
     def end(self) -> None:
