@@ -19,6 +19,7 @@ mod history;
 mod identity;
 mod late_copies;
 mod leases;
+mod listing;
 mod local_cluster;
 mod lossy;
 mod lossy_calls;

@@ -98,8 +98,8 @@ async fn tree_is_one_step_and_a_level_one_round_trip() -> anyhow::Result<()> {
     cluster.finish().await
 }
 
-/// Linearizable reads that the nodes have served.
-async fn reads(cluster: &Cluster) -> anyhow::Result<u64> {
+/// Linearizable reads that the nodes that run have served.
+pub(crate) async fn reads(cluster: &Cluster) -> anyhow::Result<u64> {
     let mut all = 0;
     for index in cluster.running() {
         let page = http::get(&cluster.endpoint(index), "/metrics").await?.body;

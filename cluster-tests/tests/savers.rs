@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures::TryStreamExt as _;
-use holdfast_client::persistence::{Filter, Id, Listed, Store, make_store};
+use holdfast_client::persistence::{Error, Filter, Id, Listed, Store, make_store};
 use holdfast_cluster_tests::saver::{self, SaverProcess};
 use holdfast_cluster_tests::{Chaos, Cluster, millis, report, scale};
 use tokio::sync::watch;
 
 /// How often the store is looked at meanwhile.
 const LOOK_EVERY: Duration = millis(50);
+/// How long a look may take, however often its listing breaks off: far above what one takes, to end a
+/// test whose listings never come to their end.
+const LOOK_MAX: Duration = Duration::from_secs(30);
 
 // P1 P3
 #[tokio::test(flavor = "multi_thread")]
@@ -117,11 +120,22 @@ async fn look(store: Arc<dyn Store>, is_over: watch::Receiver<bool>) -> anyhow::
 
 /// The roots at one moment, at which there are as many leaves as they have.
 async fn trees(store: &Arc<dyn Store>) -> anyhow::Result<BTreeSet<Id>> {
-    let all: Vec<Listed> = store.records(Filter::default()).try_collect().await?;
+    let listing = tokio::time::timeout(LOOK_MAX, whole_listing(store)).await;
+    let all = listing.with_context(|| format!("no listing was whole within {LOOK_MAX:?}"))??;
     let (roots, leaves): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|listed| listed.class_name == saver::ROOT);
     let of_roots = roots.iter().map(|root| saver::leaves_of(&root.metadata));
     let expected: usize = of_roots.sum::<anyhow::Result<usize>>()?;
     ensure!(leaves.len() == expected, "{} leaves, and not {expected}", leaves.len());
     Ok(roots.into_iter().map(|root| root.id).collect())
+}
+
+/// All there is at one moment. A listing that breaks off with its node is begun again.
+async fn whole_listing(store: &Arc<dyn Store>) -> Result<Vec<Listed>, Error> {
+    loop {
+        let listed = store.records(Filter::default()).try_collect().await;
+        if !matches!(listed, Err(Error::BrokenOff { .. })) {
+            return listed;
+        }
+    }
 }

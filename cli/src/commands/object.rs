@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use futures::TryStreamExt as _;
 use holdfast_client::persistence::{ClusterStore, Error, Filter, Id, Listed, Object, Store as _};
 use serde_json::{Value, json};
 
@@ -43,7 +42,7 @@ impl Shelf {
             ObjectVerb::Remove { ids } => self.remove(ids).await,
             ObjectVerb::List { class, metadata } => {
                 let filter = Filter { class_name: class.clone(), metadata: entries(metadata) };
-                self.list(filter).await
+                self.list(&filter).await
             }
         }
     }
@@ -97,9 +96,8 @@ impl Shelf {
         Ok(Exit::Done)
     }
 
-    async fn list(&self, filter: Filter) -> Outcome<Exit> {
-        let all: Vec<Listed> =
-            self.call("listing", self.store.records(filter).try_collect()).await?;
+    async fn list(&self, filter: &Filter) -> Outcome<Exit> {
+        let all = self.call("listing", self.store.list_records(filter)).await?;
         let mut rows = table(&["ID", "CLASS", "BYTES", "METADATA"]);
         for listed in &all {
             let metadata = listed.metadata.iter().map(|(name, value)| format!("{name}={value}"));
@@ -147,6 +145,7 @@ impl Shelf {
             }
             Error::Damaged { .. } => Failure::new(Code::BadData, what),
             Error::Unavailable { source: None, .. }
+            | Error::BrokenOff { .. }
             | Error::NotImplemented { .. }
             | Error::UnknownScheme { .. }
             | Error::BadUri { .. }

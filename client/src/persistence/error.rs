@@ -37,6 +37,21 @@ pub enum Error {
         /// The call that failed, if it was one to a cluster.
         source: Option<Box<crate::Error>>,
     },
+    /// A stream of ids or records broke off after some of it had been handed out, and could not go on: the
+    /// cluster has moved on from its revision. What was handed out is true of that one; list again.
+    #[error(
+        "the listing of {store} broke off after {handed_out} {}, and something has been written since; \
+         list again: {source}",
+        if *.handed_out == 1 { "object" } else { "objects" }
+    )]
+    BrokenOff {
+        /// Which store.
+        store: String,
+        /// How many objects had been handed out.
+        handed_out: u64,
+        /// What became of the node that they came from.
+        source: Box<crate::Error>,
+    },
     /// This kind of store does not do that.
     #[error("{operation} is not implemented by {store}")]
     NotImplemented {
@@ -143,7 +158,7 @@ impl Error {
     pub fn of_call(&self) -> Option<&crate::Error> {
         match self {
             Error::Unavailable { source, .. } => source.as_deref(),
-            Error::Refused { source, .. } => Some(source),
+            Error::BrokenOff { source, .. } | Error::Refused { source, .. } => Some(source),
             Error::Load { .. }
             | Error::NotImplemented { .. }
             | Error::UnknownScheme { .. }

@@ -91,6 +91,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     }
 
     /// As [`Store::list`], one by one, for stores that hold more than fits in memory.
+    ///
+    /// # Errors
+    /// The last item: as of [`Store::list`], and [`Error::BrokenOff`] half way if the rest cannot be had as it
+    /// was at that moment.
     fn ids(&self, filter: Filter) -> BoxStream<'_, Result<Id, Error>> {
         let _unused = filter;
         cannot(self.name(), "list")

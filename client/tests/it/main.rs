@@ -4,6 +4,7 @@ mod commits;
 mod failover;
 mod fake;
 mod leases;
+mod listings;
 mod outcomes;
 mod persistence;
 mod pipeline;

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -43,6 +43,10 @@ pub(crate) struct State {
     pub(crate) refuse: Option<(Code, &'static str)>,
     /// So many loads break behind their first part.
     pub(crate) broken_loads: u32,
+    /// Listings break behind so many parts, one after the other; those behind them are whole.
+    pub(crate) broken_listings: VecDeque<usize>,
+    /// Behind which id each listing began.
+    pub(crate) listed_after: Vec<u64>,
     /// Leases of ids and small saves are not answered.
     pub(crate) is_deaf: bool,
     /// Each load makes all objects anew before it reads any but the first one asked for.
@@ -345,9 +349,12 @@ impl v1::objects_server::Objects for Shelf {
         request: Request<v1::ListStoredObjectsRequest>,
     ) -> Result<Response<Self::ListStoredObjectsStream>, Status> {
         let request = request.into_inner();
-        let state = self.lock();
+        let mut state = self.lock();
+        state.listed_after.push(request.after_id);
+        let break_behind = state.broken_listings.pop_front();
         let passes = |record: &v1::ObjectRecord| {
-            (request.class_name.is_empty() || request.class_name == record.class_name)
+            record.id > request.after_id
+                && (request.class_name.is_empty() || request.class_name == record.class_name)
                 && request.metadata.iter().all(|(n, v)| record.metadata.get(n) == Some(v))
         };
         let here = state.objects.iter().filter(|((place, _), _)| *place == request.namespace);
@@ -361,17 +368,23 @@ impl v1::objects_server::Objects for Shelf {
             .collect();
         let mut parts: Vec<_> = found
             .chunks(PART)
-            .map(|objects| v1::ListStoredObjectsResponse {
-                header: Some(state.header()),
-                objects: objects.to_vec(),
-                is_last: false,
+            .map(|objects| {
+                Ok(v1::ListStoredObjectsResponse {
+                    header: Some(state.header()),
+                    objects: objects.to_vec(),
+                    is_last: false,
+                })
             })
             .collect();
-        parts.push(v1::ListStoredObjectsResponse {
+        parts.push(Ok(v1::ListStoredObjectsResponse {
             header: Some(state.header()),
             objects: Vec::new(),
             is_last: true,
-        });
-        Ok(Response::new(futures::stream::iter(parts.into_iter().map(Ok)).boxed()))
+        }));
+        if let Some(count) = break_behind {
+            parts.truncate(count);
+            parts.push(Err(Status::unavailable("broken off")));
+        }
+        Ok(Response::new(futures::stream::iter(parts).boxed()))
     }
 }

@@ -16,14 +16,14 @@ const KIB: usize = 1 << 10;
 const CHUNK: usize = 512 * KIB;
 
 /// A cluster of one node, and a store on it that waits for ten seconds.
-async fn cluster() -> (Node, Shelf, ClusterStore) {
+pub(crate) async fn cluster() -> (Node, Shelf, ClusterStore) {
     let shelf = Shelf::default();
     let node = Node::start_with(1, Some(shelf.clone())).await;
     let store = store(vec![node.address.clone()], Duration::from_secs(10));
     (node, shelf, store)
 }
 
-fn store(endpoints: Vec<String>, wait: Duration) -> ClusterStore {
+pub(crate) fn store(endpoints: Vec<String>, wait: Duration) -> ClusterStore {
     ClusterStore::new(ClientConfig { endpoints, call_timeout: wait, ..ClientConfig::default() })
 }
 

@@ -242,7 +242,7 @@ impl Store for ClusterStore {
     }
 
     fn list<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Result<Vec<Id>, Error>> {
-        Box::pin(self.list_all(filter))
+        Box::pin(self.list_ids(filter))
     }
 
     fn ids(&self, filter: Filter) -> BoxStream<'_, Result<Id, Error>> {
