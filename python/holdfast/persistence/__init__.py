@@ -28,6 +28,7 @@ from holdfast.persistence.cluster import ClusterStore
 from holdfast.persistence.errors import (
     BadUri,
     DamagedObject,
+    ListingBrokenOff,
     LoadError,
     ObjectTooLarge,
     StoreError,
@@ -53,6 +54,7 @@ __all__ = [
     "DamagedObject",
     "FilesystemStore",
     "Listed",
+    "ListingBrokenOff",
     "LoadError",
     "Object",
     "ObjectTooLarge",

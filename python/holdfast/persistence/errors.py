@@ -6,6 +6,7 @@ that (P6). The file system's own errors come through as :class:`OSError`.
 ``StoreError``
     ``LoadError``          the store has no object of this id
     ``StoreUnavailable``   it could not be reached for as long as it was waited for
+    ``ListingBrokenOff``   a listing broke off midway, and something has been written since
     ``StoreRefused``       the cluster refused; nothing was changed
     ``DamagedObject``      what is stored is not what was written
     ``UnloadableObject``   what is stored cannot be made into an object: its class is not there, say
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadUri",
     "DamagedObject",
+    "ListingBrokenOff",
     "LoadError",
     "ObjectTooLarge",
     "StoreError",
@@ -82,6 +84,29 @@ class StoreUnavailable(StoreError):
     def __str__(self) -> str:
         return (
             f"store unavailable: {self.store} did not answer within {self.waited:.1f} s: {self.why}"
+        )
+
+
+class ListingBrokenOff(StoreError):
+    """Ids or records broke off after some had been handed out, and could not go on.
+
+    The cluster has moved on from their revision. What was handed out is true of that one; list
+    again.
+    """
+
+    def __init__(self, store: str, handed_out: int, why: str) -> None:
+        self.store = store
+        self.handed_out = handed_out
+        """How many objects had been handed out."""
+        self.why = why
+        """What became of the node that they came from."""
+        super().__init__(store, handed_out, why)
+
+    def __str__(self) -> str:
+        objects = "object" if self.handed_out == 1 else "objects"
+        return (
+            f"the listing of {self.store} broke off after {self.handed_out} {objects}, "
+            f"and something has been written since; list again: {self.why}"
         )
 
 

@@ -189,7 +189,9 @@ class ObjectStore(Store):
         """As :meth:`list`, one by one, for stores that hold more than fits in memory.
 
         Raises:
-            StoreUnavailable: Also half way, since what was handed out cannot be taken back.
+            StoreUnavailable: Also half way.
+            ListingBrokenOff: Half way, if the rest cannot be had as it was at that moment; what was
+                handed out cannot be taken back.
         """
         return (listed.id for listed in self.records(class_name, **metadata))
 

@@ -13,7 +13,7 @@ from holdfast.persistence.errors import StoreRefused, StoreUnavailable, Unissued
 from holdfast.persistence.ids import IdBlocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from holdfast._engine.calls import Call, StreamCall
     from holdfast.persistence.cluster.location import Location
@@ -55,7 +55,7 @@ class Link:
         except OutcomeUnknown as error:
             raise NotApplied(error.summary, error.attempts, error.header) from error
 
-    def parts(self, call: StreamCall[Req, Res], request: Req) -> Iterator[Res]:
+    def parts(self, call: StreamCall[Req, Res], request: Req) -> Generator[Res, None, None]:
         """The responses of a stream, which any node may answer, all of them at one revision.
 
         Raises:
