@@ -39,6 +39,10 @@ const COPIES_MAX: usize = 4;
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between rounds: about an election, after which a leader can be found.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
+/// In how much of a first run's time nodes may carry copies out. They hold a copy until nearly the end
+/// of that while there is no leader, and the rest is for their word that it was not carried out: too
+/// late, that leaves the outcome unknown.
+const FIRST_SHARE: f64 = 0.8;
 
 /// What is said of a node whose answer is not enough.
 const STRAY: &str = "answered, but another copy of the write may still be on its way";
@@ -61,7 +65,7 @@ pub(crate) enum Run {
     /// The only one: it does all it can by its deadline.
     Only,
     /// The first of several, and a short one: it does not send copies beside each other, since a later run
-    /// can do that in peace.
+    /// can do that in peace, and waits longer than nodes hold them.
     First,
     /// Copies of an earlier run may be on their way, or may have been carried out.
     Further,
@@ -93,6 +97,10 @@ pub(crate) async fn run_again<C: Call>(
     let mut flights = FuturesUnordered::new();
     let mut hedge = Hedge::new(kind, pool, deadline);
     hedge.is_allowed &= nth != Run::First;
+    let carried_out_by = match nth {
+        Run::First => deadline.at_most(deadline.remaining().mul_f64(FIRST_SHARE)),
+        Run::Only | Run::Further => deadline,
+    };
     if let Some(faults) = pool.faults() {
         progress.note_faults(faults);
         return Err(progress.give_up());
@@ -103,11 +111,12 @@ pub(crate) async fn run_again<C: Call>(
             return Err(progress.give_up());
         }
         let mut pause = None;
-        if flights.len() < hedge.copies && progress.may_send() {
+        let may_send = progress.may_send() && !carried_out_by.has_passed();
+        if flights.len() < hedge.copies && may_send {
             match round.next(pool) {
                 Some(endpoint) => {
                     hedge.sent_to(&endpoint);
-                    flights.push(transmit(endpoint, deadline, &sent, &load));
+                    flights.push(transmit(endpoint, carried_out_by, &sent, &load));
                     continue;
                 }
                 None => pause = Some(round.pause()),

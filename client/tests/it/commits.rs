@@ -67,6 +67,10 @@ async fn busy_is_said_within_the_budget() -> Result<(), Error> {
     assert!(matches!(&error, CommitError::BusyRetry { .. }), "{error:?}");
     assert!(began.elapsed() >= BUDGET && began.elapsed() < BUDGET + SHORT, "{:?}", began.elapsed());
     assert!(x.is_changed() && x.version() == 0, "nothing was committed");
+    // A node may hold it for nearly as long as it is told, and its no has to come back within the budget:
+    // one that came 10 ms too late left the commit uncertain.
+    let told = node.seen("commit")[0].timeout;
+    assert!(told > BUDGET / 2 && told <= BUDGET * 4 / 5, "{told:?}");
     // It is a new commit.
     script(&node, |_| false, || Action::Default);
     in_time(x.commit()).await.expect("there is one again");

@@ -59,6 +59,10 @@ _PAUSE_MAX = 0.4
 ATTEMPT_SECONDS = 1.0
 """How long one node may leave a call unanswered before a copy of it is also sent to another one.
 Never more than a quarter of the call's own time, and growing from copy to copy."""
+_FIRST_SHARE = 0.8
+"""In how much of a first run's time nodes may carry copies out. They hold a copy until nearly the
+end of that while there is no leader, and the rest is for their word that it was not carried out:
+too late, that leaves the outcome unknown."""
 _STRAY = "answered, but another copy of the write may still be on its way"
 
 R = TypeVar("R")
@@ -80,7 +84,7 @@ class Run(enum.Enum):
     """The only one: it does all it can by its deadline."""
     FIRST = enum.auto()
     """The first of several, and a short one: it does not send copies beside each other, since a
-    later run can do that in peace."""
+    later run can do that in peace, and waits longer than nodes hold them."""
     FURTHER = enum.auto()
     """Copies of an earlier run may be on their way, or may have been carried out. They count as one
     copy that was lost, so that all copies are marked as resent and none is reported as definitely
@@ -139,6 +143,10 @@ class _Copies(Generic[R]):
         self._pool = pool
         self._plan = plan
         self._deadline = deadline
+        # Until when nodes may carry copies out.
+        self._carried_out_by = deadline
+        if nth == Run.FIRST:
+            self._carried_out_by = deadline.at_most(deadline.remaining() * _FIRST_SHARE)
         self._progress = _Progress(pool, plan, is_further=nth == Run.FURTHER)
         self._round = _Round(pool)
         self._hedge = _Hedge(deadline, is_allowed=nth != Run.FIRST)
@@ -190,7 +198,7 @@ class _Copies(Generic[R]):
     def _send_copies(self) -> _Pause | None:
         """Sends as many copies as may be in the air; the pause to make if there is no endpoint."""
         while len(self._flights) < self._hedge.copies and self._progress.may_send:
-            if self._deadline.has_passed():
+            if self._carried_out_by.has_passed():
                 return None
             endpoint = self._round.next(self._flights)
             if endpoint is None:
@@ -216,11 +224,11 @@ class _Copies(Generic[R]):
         said: Answer | None = None
         try:
             link = endpoint.link or await endpoint.connect()
-            if self._deadline.has_passed():
+            if self._carried_out_by.has_passed():
                 raise ConnectError("connected too late to send")
             was_sent, was_resent = True, self._progress.sent > 0
             self._progress.sent += 1
-            sending = self._plan.send(link, was_resent, self._deadline.remaining())
+            sending = self._plan.send(link, was_resent, self._carried_out_by.remaining())
             response = self._plan.read(await wait(sending))
         except ConnectError as error:
             said = Answer(Fate.NOT_SENT, str(error))
