@@ -108,10 +108,10 @@ fn the_log_is_a_map_from_index_to_entry() {
 /// What a state should be that somebody reads.
 type BodyMap = BTreeMap<Hash, Arc<[u8]>>;
 
-/// One of a few bodies.
+/// One of a few bodies, the largest of which are for files.
 fn body(random: &mut StdRng) -> (Hash, Arc<[u8]>) {
     let bytes: Arc<[u8]> =
-        vec![random.random_range(0..12_u8); random.random_range(1..3) * 60_000].into();
+        vec![random.random_range(0..12_u8); random.random_range(1..4) * 60_000].into();
     (*blake3::hash(&bytes).as_bytes(), bytes)
 }
 
