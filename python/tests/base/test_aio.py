@@ -115,7 +115,7 @@ def test_lease_outlives_a_loop_that_is_held_up(run):
             async with lease.owning(source) as fence:
                 is_lost = threading.Event()
                 lease.on_lost(lambda _: is_lost.set())
-                assert not is_lost.wait(1.7)  # the event loop does not run meanwhile
+                assert not is_lost.wait(1.2)  # the event loop does not run meanwhile
                 lease.check()
                 object_id = await client.state.get_object_id("a", "A")
                 assert (await lease.set_fenced(object_id, "key", b"1", fence)).written

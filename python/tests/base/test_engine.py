@@ -233,8 +233,9 @@ def test_write_257_waits_for_the_first_one(behind):
     client.state.set(object_id, "key", b"0")
     engine = client.engine
     held = engine.begin(calls.SET_STATE, _set(object_id, "held", b"1", client.namespace)).result()
-    for n in range(UNDECIDED_MAX - 1):
-        engine.write(calls.SET_STATE, _set(object_id, "k", b"%d" % n, client.namespace)).result()
+    later = [_set(object_id, "k", b"%d" % n, client.namespace) for n in range(UNDECIDED_MAX - 1)]
+    for written in [engine.write(calls.SET_STATE, request) for request in later]:
+        written.result()
     waiting = _set(object_id, "k", b"last", client.namespace)
     with pytest.raises(NotApplied, match="256 earlier writes"):
         engine.write(calls.SET_STATE, waiting, deadline=0.3).result()
@@ -299,7 +300,7 @@ def test_node_of_another_cluster_is_passed_over(cluster, hidden_cluster, namespa
 def test_counter_is_exact_while_connections_break(hidden_cluster, namespace):
     for proxy in hidden_cluster.proxies:
         proxy.loss = 0.02
-    increments = scale(2_000, 200)
+    increments = scale(2_000, 100)
     with hidden_cluster.client(namespace=namespace) as client:
         object_id = client.state.get_object_id("a", "A")
         client.state.set(object_id, "count", b"0")

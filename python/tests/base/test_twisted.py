@@ -121,7 +121,7 @@ def test_lease_outlives_a_reactor_that_is_held_up(run):
         lease = await client.hold_lease("one", Instance.random(), 1.0)
         is_lost = threading.Event()
         lease.on_lost(lambda _: is_lost.set())
-        assert not is_lost.wait(1.7)  # the reactor does not run meanwhile
+        assert not is_lost.wait(1.2)  # the reactor does not run meanwhile
         lease.check()
         lost = lease.lost()
         await client.masters.set_state(lease.master_id, False)

@@ -134,7 +134,7 @@ def test_large_object(open_cluster):
 
 # P3: staged pieces survive their streams.
 def test_upload_goes_on_after_its_stream_broke(cluster, namespace, sent):
-    body = os.urandom(scale(32, 8) << 20)
+    body = os.urandom(scale(32, 5) << 20)
     cuts = 0
     with Proxy(cluster.endpoints[0]) as proxy:
         store = ClusterStore(f"holdfast://{proxy.address}/{namespace}")
@@ -161,7 +161,8 @@ def test_upload_goes_on_after_its_stream_broke(cluster, namespace, sent):
 
 
 # P3 P6: a silent node does not hold an upload up.
-def test_upload_goes_on_at_another_node(cluster, namespace):
+def test_upload_goes_on_at_another_node(cluster, namespace, monkeypatch):
+    monkeypatch.setattr(uploading, "_SILENCE_MAX", scale(uploading._SILENCE_MAX, 1.0))
     body = os.urandom(8 << 20)
     # The leader would be asked first.
     other = cluster.nodes[cluster.followers()[0]]["endpoint"]
@@ -378,7 +379,7 @@ def test_outage_is_waited_for(faulty_cluster, namespace):
 
     loader = threading.Thread(target=load)
     loader.start()
-    loader.join(scale(20, 2))
+    loader.join(scale(20, 1))
     assert loader.is_alive(), found
     faulty_cluster.up()
     loader.join(bound(5))
@@ -421,21 +422,22 @@ def test_saves_go_on_when_the_leader_dies(faulty_cluster, namespace):
 # P1 P4 G4
 def test_ids_over_a_fork(open_cluster):
     store = open_cluster()
+    count = scale(300, 50)
     mine = [store.save(Job("before"))]
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            theirs = [store.save(Job(str(nth))) for nth in range(300)]
+            theirs = [store.save(Job(str(nth))) for nth in range(count)]
             os.write(writing, json.dumps([theirs, store.load(mine[0]).command]).encode())
         os._exit(0)
     os.close(writing)
-    mine += [store.save(Job(str(nth))) for nth in range(300)]
+    mine += [store.save(Job(str(nth))) for nth in range(count)]
     with open(reading, "rb") as answer:
         theirs, command = json.loads(answer.read())
     os.waitpid(child, 0)
     assert command == "before"
-    assert len({*mine, *theirs}) == 601
+    assert len({*mine, *theirs}) == 2 * count + 1
     assert store.list() == sorted([*mine, *theirs])
 
 

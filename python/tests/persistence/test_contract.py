@@ -216,7 +216,7 @@ def test_circles(open_store):
 
 # P3
 def test_deep_tree_needs_no_deep_stack(open_store):
-    depth = scale(5_000, 1_200)
+    depth = scale(5_000, 1_050)
     chain = Job("0")
     for nth in range(1, depth):
         chain = Job(str(nth), chain)

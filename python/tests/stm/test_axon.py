@@ -35,7 +35,7 @@ from tests.support.scale import scale
 oracle = pytest.importorskip("Axon.STM")
 
 SEED = 7
-OPERATIONS = scale(10_000, 600)
+OPERATIONS = scale(10_000, 300)
 KEYS: list[Any] = [
     None, 0, 1, True, 1.0, 2.5, -7, 2**70, "a", "b", "", b"a", (), (1,), ("a", 1), ("a", 1.0),
     (("x",),),

@@ -35,7 +35,7 @@ from tests.support.scale import bound, report, scale
 COMPARING = [level for level in Isolation if level is not Isolation.READ_COMMITTED]
 SNAPSHOTS = [Isolation.SERIALIZABLE_SNAPSHOT, Isolation.SERIALIZABLE]
 THREADS = 8
-INCREMENTS = scale(250, 25)
+INCREMENTS = scale(250, 12)
 
 
 def put(store: Store, **values: Any) -> None:

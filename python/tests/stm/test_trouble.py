@@ -36,9 +36,9 @@ from tests.support.scale import bound, report, scale
 
 PROCESSES = 8
 AT_FIRST = 1_000
-LOSSES = scale(200, 15)
+LOSSES = scale(200, 10)
 PHILOSOPHERS = 5
-KILLS = scale(20, 2)
+KILLS = scale(20, 1)
 PROGRESS = scale(40, 10)
 """What has to be done between two kills."""
 
@@ -244,13 +244,14 @@ def test_uncertain_commit_is_settled_by_committing_again(
     copy, same, other = (faulty_stores(deadline=1.0).usevar(key) for key in "xyz")
     store = faulty_stores()
     for each in (copy, same, other):
-        each.commit()
+        commit_certainly(each)
     pause(faulty_cluster, faulty_cluster.followers())
     for each in (copy, same, other):
         each.set("uncertain")
+    for committing in [begin(each.commit) for each in (copy, same, other)]:
         with pytest.raises(CommitUncertain, match="commit again to settle it"):
-            each.commit()
-        assert each.version == 1
+            committing.result(60)
+    assert [each.version for each in (copy, same, other)] == [1, 1, 1]
     copy.set("on top")
     # It knows nothing of the commit, which is not settled by it.
     clone = other.clone()
@@ -278,7 +279,7 @@ def test_uncertain_commit_is_not_settled_by_a_forks_child(
 def settle_in_child(endpoints: list[str], namespace: str, cluster: Cluster) -> None:
     store = Store(Client(endpoints, namespace=namespace, deadline=1.0))
     copy = store.usevar("x")
-    copy.commit()
+    commit_certainly(copy)
     pause(cluster, cluster.followers())
     with pytest.raises(CommitUncertain):
         copy.commit()
