@@ -237,6 +237,10 @@ class Master:
             if line["what"] == what and source in (None, line["source"])
         ]
 
+    def is_polling(self):
+        """Whether the poll that it began last has not ended; a killed master's never does."""
+        return self.stamps("end")[-1:] < self.stamps()[-1:]
+
     def polls_since(self, at):
         """When it began polls after a moment."""
         return [stamp for stamp in self.stamps() if stamp > at]
