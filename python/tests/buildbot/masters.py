@@ -227,15 +227,18 @@ class Master:
 
     def stamps(self, what="begin", source=None):
         """When it began (or ended) polls, oldest first."""
-        path = self.path / STAMPS
-        if not path.exists():
-            return []
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
         return [
-            line["at"]
-            for line in lines
-            if line["what"] == what and source in (None, line["source"])
+            stamp["at"]
+            for stamp in self._stamped()
+            if stamp["what"] == what and source in (None, stamp["source"])
         ]
+
+    def first_polls(self):
+        """When it began to poll each of its change sources for the first time, by their names."""
+        first = {}
+        for stamp in self._stamped():
+            first.setdefault(stamp["source"], stamp["at"])
+        return first
 
     def is_polling(self):
         """Whether the poll that it began last has not ended; a killed master's never does."""
@@ -267,6 +270,12 @@ class Master:
         finally:
             database.close()
         return [row[0] for row in rows]
+
+    def _stamped(self):
+        path = self.path / STAMPS
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def git_source(repository, **kwargs):
