@@ -11,12 +11,12 @@ import pytest
 
 from tests.support.scale import report, scale
 
-from .masters import Pair, Repository, git_source, holdfast, now, wait_until
+from .masters import LEASE, Pair, Repository, git_source, holdfast, now, wait_until
 
 COMMITS = scale(300, 30)
 FAULTS = scale(9, 3)
-FAULT_EVERY = scale(10.0, 3.0)
-"""Seconds from one fault to the next."""
+FAULT_EVERY = scale(10.0, 1.0)
+"""Seconds from one fault to the next, beside what it takes until all is well again."""
 COMMITS_MAX = 5
 """How many come at once at most, so that a poll has several changes to add."""
 AMID = scale(40, 15)
@@ -52,7 +52,9 @@ def commit_on(repository, seconds):
 # B8
 def test_no_commit_is_missed_or_added_twice(both, repository):
     first = len(repository.revisions)
-    committing = threading.Thread(target=commit_on, args=(repository, FAULTS * FAULT_EVERY))
+    committing = threading.Thread(
+        target=commit_on, args=(repository, FAULTS * (FAULT_EVERY + LEASE))
+    )
     committing.start()
     for nth in range(FAULTS):
         until = now() + FAULT_EVERY

@@ -9,7 +9,7 @@ from .masters import LEASE, Pair, holdfast, wait_until
 
 # C6, B7: all change sources of a dead master poll at the other one within a second of its lease.
 def test_all_sources_move_at_once(cluster, site):
-    sources = scale(200, 50)
+    sources = scale(200, 20)
     config = holdfast(cluster, "many") + (
         f"c['change_source'] = [StampedPoller(name=f's{{n}}', pollInterval=3600)"
         f" for n in range({sources})]\n"

@@ -93,7 +93,7 @@ UNKNOWN_ID = 4711
 def test_random_calls_get_what_buildbots_own_get(
     tmp_path: Path, template: Path, client: Client, seed: int
 ) -> None:
-    steps = scale(1000, 150)
+    steps = scale(1000, 80)
     choice = random.Random(seed)
     with (
         running_master(tmp_path, template, "a") as stock,
@@ -297,7 +297,7 @@ def test_of_many_that_claim_at_once_one_owns(
 ) -> None:
     theirs = ChangeSourcesConnector(other.db.changesources, client)
     wins = []
-    for attempt in range(scale(200, 20)):
+    for attempt in range(scale(200, 10)):
         source, masterid = find(sources, f"s{attempt}", "m")
         their_source, their_masterid = find(theirs, f"s{attempt}", "other")
 

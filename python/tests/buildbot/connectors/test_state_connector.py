@@ -198,7 +198,7 @@ def step(both: Both, choice: random.Random) -> str:
 # B3
 @pytest.mark.parametrize("seed", range(scale(8, 2)))
 def test_random_calls_get_what_buildbots_own_get(both: Both, seed: int) -> None:
-    steps = scale(1000, 200)
+    steps = scale(1000, 100)
     choice = random.Random(seed)
     done: list[str] = []
     try:
@@ -216,7 +216,7 @@ def test_random_calls_get_the_same_while_leaders_die(
     tmp_path: Path, template: Path, faulty_cluster: Cluster, namespace: str
 ) -> None:
     choice = random.Random(1)
-    kills = scale(20, 2)
+    kills = scale(20, 1)
     with (
         running_master(tmp_path, template, "a") as stock,
         running_master(tmp_path, template, "b") as ours,
@@ -432,7 +432,7 @@ def test_one_of_many_creates_and_all_get_that_value(
 ) -> None:
     masters = 5
     with cluster.client(namespace=namespace) as client:
-        for attempt in range(scale(20, 3)):
+        for attempt in range(scale(20, 2)):
             with_databases(tmp_path, template, client, masters, attempt)
 
 
@@ -567,7 +567,7 @@ def test_of_two_writes_at_once_the_first_stands_and_both_learn_it(
             return gatherResults(writes)
 
         lost = 0
-        for attempt in range(scale(1000, 100)):
+        for attempt in range(scale(1000, 50)):
             told = wait(write, attempt)
             stands = [wait(state.getState, objectid, "k") for state in states]
             assert stands[0] == stands[1]
