@@ -13,6 +13,10 @@ class Persistable:
     it. Objects of this class are not: each is stored under an id of its own, and the others refer
     to it by that. They may refer to each other in circles.
 
+    Each is equal to itself only, so that objects in sets and keys of dicts come back as they were:
+    two copies of one object have the same id, and are not equal. GC3Pie's class of this name calls
+    those equal, and its instances can be in no set.
+
     Attributes that belong to stores:
 
     - ``persistent_id``, and ``_id``: the id, a text, once it was saved

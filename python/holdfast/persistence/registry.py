@@ -32,6 +32,8 @@ def make_store(uri: str | Uri, *args: Any, **kwargs: Any) -> Store:
     Raises:
         UnknownScheme: It lists the schemes there are.
         BadUri: It names no store.
+        TypeError: Its constructor takes no such argument: a misspelt ``allow`` would let in what it
+            was to keep out. GC3Pie's stores pass such arguments over.
     """
     parsed = uri if isinstance(uri, Uri) else Uri.parse(str(uri))
     constructor = _constructors.get(parsed.scheme)

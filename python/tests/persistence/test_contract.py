@@ -153,6 +153,28 @@ def test_children_are_stored_on_their_own_and_once(open_store):
 
 
 # P3
+def test_children_in_sets_and_as_keys(open_store):
+    store = open_store()
+    first, second = Job("first"), Job("second")
+    root = Job("root", {first, second}, {first: 1, second: 2})
+    id_ = store.save(root)
+    # Their ids were given to them while they were in there.
+    assert first in root.children[0]
+    copy = open_store().load(first.persistent_id)
+    assert copy.persistent_id == first.persistent_id
+    assert copy != first
+    group, results = open_store().load(id_).children
+    assert group == set(results)
+    assert {job.command: result for job, result in results.items()} == {"first": 1, "second": 2}
+
+
+# P5
+def test_arguments_that_a_store_does_not_take_are_refused(open_store):
+    with pytest.raises(TypeError, match="alow"):
+        open_store(alow=["json.*"])
+
+
+# P3
 def test_missing_child_is_a_load_error_that_names_both(open_store):
     store = open_store()
     child = Job("child")
