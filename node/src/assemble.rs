@@ -183,7 +183,13 @@ fn background(node: &Arc<Node>) {
     node.tasks.spawn(ticks);
     let transfers = node.snapshots.transfers.clone();
     let keep = node.config.log_keep_entries;
-    node.tasks.spawn(trim::run(node.raft.clone(), node.log.clone(), transfers, keep));
+    node.tasks.spawn(trim::run(
+        node.raft.clone(),
+        node.log.clone(),
+        node.store.clone(),
+        transfers,
+        keep,
+    ));
     // These two hold the node weakly through their task's owner: the node aborts them.
     node.tasks.spawn(members::promote(Arc::clone(node), node.lead.clone()));
     let watched = Arc::clone(node);

@@ -4,7 +4,11 @@
 //! many entries are kept, or bytes, whichever is less, for nodes that were away for a moment. What
 //! a node needs that is taking in a snapshot is kept longer; see [`Transfers`].
 //!
-//! openraft's own purging counts entries alone and knows no such holds, so it is switched off.
+//! openraft's own purging counts entries alone and knows no such holds, so it is switched off. Nor is the
+//! snapshot that it knows of always on disk: a node that starts has applied the log again before it asks
+//! for one.
+//!
+//! Invariant: nothing is purged that is not in the durable state.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +18,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use crate::raft::transfers::Transfers;
 use crate::raft::types::{LogId, Raft};
 use crate::runtime;
-use crate::store::LogStore;
+use crate::store::{LogStore, StateStore};
 
 /// How often it is looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -25,7 +29,13 @@ const LOG_BYTES_MAX: u64 = 128 << 20;
 const MARK_BYTES: u64 = 1 << 20;
 
 /// Runs for the node's life.
-pub(crate) async fn run(raft: Raft, log: LogStore, transfers: Transfers, keep_entries: u64) {
+pub(crate) async fn run(
+    raft: Raft,
+    log: LogStore,
+    state: StateStore,
+    transfers: Transfers,
+    keep_entries: u64,
+) {
     let metrics = raft.metrics();
     let mut trim = Trim::new(keep_entries);
     loop {
@@ -38,7 +48,8 @@ pub(crate) async fn run(raft: Raft, log: LogStore, transfers: Transfers, keep_en
         if trim.is_snapshot_due(snapshot) && raft.trigger().snapshot().await.is_err() {
             return;
         }
-        let Some(purgeable) = snapshot.and_then(|snapshot| trim.purgeable(snapshot)) else {
+        let durable = durable(snapshot, state.synced_index());
+        let Some(purgeable) = durable.and_then(|durable| trim.purgeable(durable)) else {
             continue;
         };
         let hold = if let Some(matched) = metrics.replication {
@@ -55,6 +66,11 @@ pub(crate) async fn run(raft: Raft, log: LogStore, transfers: Transfers, keep_en
             return;
         }
     }
+}
+
+/// The index up to which the state is on disk, and so is the snapshot; none if nothing is.
+fn durable(snapshot: Option<u64>, synced: u64) -> Option<u64> {
+    snapshot.filter(|_| synced > 0).map(|snapshot| snapshot.min(synced))
 }
 
 /// Knows how many bytes the log has had up to which index, roughly.
@@ -147,6 +163,16 @@ mod tests {
         assert!(trim.marks[0].0 <= upto && trim.marks[1].0 >= upto, "the others are forgotten");
         assert_eq!(trim.purgeable(9 * most), Some(upto), "which changes no answer");
         assert!(trim.is_snapshot_due(Some(9 * most)));
+    }
+
+    // A node that had been started with much to apply again purged it all, and could not be started once
+    // more after a crash.
+    #[test]
+    fn nothing_counts_as_a_snapshot_that_is_not_on_disk() {
+        assert_eq!(durable(None, 900), None);
+        assert_eq!(durable(Some(800), 900), Some(800));
+        assert_eq!(durable(Some(900), 800), Some(800));
+        assert_eq!(durable(Some(900), 0), None);
     }
 
     #[test]

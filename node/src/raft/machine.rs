@@ -6,7 +6,8 @@
 //!   answers leaves.
 //! - The state store is not durable when `apply` returns. A restart loads what is durable and
 //!   applies the log again from there, so the log is purged only up to what the store has synced:
-//!   a snapshot is reported to openraft (which then purges behind it) only after that sync.
+//!   a snapshot that openraft asked for is reported to it only after that sync, and of the one that it
+//!   finds when it starts `trim` believes no more than is on disk.
 //! - What those who watch learn is remembered before the state that it led to is published.
 //! - A snapshot is a clone of the state, which shares its memory, and a pin that keeps its bodies:
 //!   O(1), made on demand, and never kept between transfers.

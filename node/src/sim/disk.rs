@@ -336,7 +336,6 @@ struct OpenRows {
     /// Bodies that no row names any more, and from which index on nobody reads them.
     leaving: Mutex<Leaving>,
     waiting: Mutex<Vec<Done>>,
-    /// The last applied index that a crash leaves.
     synced_index: AtomicU64,
     urgent: Notify,
 }
@@ -408,6 +407,11 @@ impl StateStore {
     /// Begins another state; see `store`.
     pub(crate) fn build(&self) -> io::Result<Building> {
         Ok(Building::default())
+    }
+
+    /// The last applied index that a crash leaves.
+    pub(crate) fn synced_index(&self) -> u64 {
+        self.0.synced_index.load(Ordering::Relaxed)
     }
 
     pub(crate) fn sync(&self, done: Done) {
