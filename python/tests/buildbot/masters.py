@@ -23,7 +23,7 @@ from .stamped import STAMPS
 PYTHON = Path(__file__).parents[2]
 BUILDBOT = [sys.executable, "-c", "from buildbot.scripts.runner import run; run()"]
 
-LEASE = scale(3.0, 2.0)
+LEASE = scale(3.0, 1.5)
 """Of masters that are killed, in seconds."""
 
 CONFIG = """
@@ -215,10 +215,19 @@ class Master:
 
     def stop(self, within=60):
         """Ends it in good order, if it runs."""
-        if self.process is None or self.process.poll() is not None:
+        self.begin_to_stop()
+        self.wait_stopped(within)
+
+    def begin_to_stop(self):
+        """Asks it to end in good order, if it runs; see :meth:`wait_stopped`."""
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+
+    def wait_stopped(self, within=60):
+        """Waits until it has ended; ends it the hard way, and fails, if it does not."""
+        if self.process is None:
             return
-        self.signal(signal.SIGCONT)
-        self.signal(signal.SIGTERM)
         try:
             self.process.wait(within)
         except subprocess.TimeoutExpired:
@@ -313,7 +322,9 @@ class Pair:
     def stop(self):
         """Stops both, and fails if one does not end."""
         for master in self.masters:
-            master.stop()
+            master.begin_to_stop()
+        for master in self.masters:
+            master.wait_stopped()
 
     def owner(self):
         """The one that polled last, and the other one."""

@@ -45,7 +45,7 @@ def test_owner_is_cut_off(pair):
         try:
             taken = pair.wait_poll(at, master=heir)
             last = max(owner.stamps())
-            pair.wait_poll(taken + LEASE, master=heir)
+            pair.wait_poll(taken + scale(LEASE, INTERVAL), master=heir)
         finally:
             (owner.path / CUT).unlink()
         assert owner.polls_since(taken) == []
@@ -55,7 +55,7 @@ def test_owner_is_cut_off(pair):
         )
         assert taken - at <= bound(LEASE + 0.5)
         # Both live, and it is not the first one's turn.
-        pair.wait_poll(now() + LEASE, master=heir)
+        pair.wait_poll(now() + scale(LEASE, INTERVAL), master=heir)
         assert len(pair.turns()) == turns + 1
 
 

@@ -30,7 +30,7 @@ def reconfigure(master, config):
 
 # B4: by SIGHUP it takes what polls already, and what that has seen; taken out it gives that back.
 def test_comes_changes_and_goes_by_sighup(cluster, site, repository):
-    without = git_source(repository)
+    without = git_source(repository, pollInterval=0.5)
     config = holdfast(cluster, "hot") + without
     rarely = git_source(repository, pollInterval=3600)
     both = Pair(site.master("hot-a", rarely), site.master("hot-b", rarely))
