@@ -60,7 +60,7 @@ class ChangeSourcesConnector:
     ) -> None:
         self.db = stock.db
         self.stock = stock
-        self._calls = Calls(client, stock.db.master.reactor, deadline)
+        self._calls = Calls(client, deadline)
         self._claims = claims or PlainClaims(self._calls, stock.db.masters)
 
     @property

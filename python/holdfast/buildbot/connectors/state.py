@@ -77,7 +77,7 @@ class StateConnector:
     ) -> None:
         self.db = stock.db
         self.stock = stock
-        self._calls = Calls(client, stock.db.master.reactor, deadline)
+        self._calls = Calls(client, deadline)
         # Not one of the master's caches: those are found by name, and the first to ask for a name
         # decides what fills it, be that a connector that is long gone.
         self._objects = AsyncLRUCache(self._find_object, _OBJECTS_MAX)

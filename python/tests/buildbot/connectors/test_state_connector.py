@@ -18,7 +18,7 @@ from holdfast import Client
 from holdfast._engine import calls
 from holdfast._wire import changesources_pb2, masters_pb2, state_pb2
 from holdfast._wire.common_pb2 import Fence
-from holdfast.buildbot.connectors import LOCAL_KEYS, StateConnector
+from holdfast.buildbot.connectors import LOCAL_KEYS, ChangeSourcesConnector, StateConnector
 from holdfast.errors import BadRequest, HoldfastError, StaleFence
 from tests.buildbot.connectors.databases import (
     Master,
@@ -389,6 +389,36 @@ def test_thread_methods_need_no_reactor(
                 state.thdGetState(connection, objectid, "x")
         assert stored(client, "o", "C") == {"k": b"[1]"}
         monkeypatch.undo()
+
+
+class AtOnce:
+    """As the reactor of Buildbot's tests: does at once what a thread asks for, on that thread."""
+
+    def callFromThread(self, function: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N802
+        function(*args, **kwargs)
+
+
+# B3
+def test_results_come_on_twisteds_reactor_whatever_the_masters_is(
+    master: Master, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(master, "reactor", AtOnce())
+    state = StateConnector(master.db.state, client)
+    sources = ChangeSourcesConnector(master.db.changesources, client)
+    objectid = wait(state.getObjectId, "o", "C")
+
+    @inlineCallbacks
+    def threads() -> Any:
+        found = []
+        yield state.setState(objectid, "k", 1)
+        found.append(threading.get_ident())
+        yield state.getState(objectid, "k")
+        found.append(threading.get_ident())
+        yield sources.getChangeSources()
+        found.append(threading.get_ident())
+        return found
+
+    assert set(wait(threads)) == {wait(threading.get_ident)}
 
 
 # B3
