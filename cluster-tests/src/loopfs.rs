@@ -89,9 +89,9 @@ impl LoopFs {
         let kind = u64::try_from(rustix::fs::statfs(&made.dir)?.f_type)?;
         ensure!(kind != TMPFS_MAGIC, "{} is on tmpfs, which has no disk", base.display());
         fs::File::create(made.image())?.set_len(bytes)?;
-        // Nothing is left to a kernel thread that would write to the image later; with few inodes
-        // and a small journal that takes no time.
-        let args = ["-q", "-F", "-N", "1024", "-J", "size=16", "-m", "0"];
+        // Nothing is left to a kernel thread that would write to the image later; with a small journal
+        // and no more inodes than large values take, that takes no time.
+        let args = ["-q", "-F", "-N", "32768", "-J", "size=16", "-m", "0"];
         let args = args.into_iter().chain(["-E", "lazy_itable_init=0,lazy_journal_init=0"]);
         run("mkfs.ext4", args.map(PathBuf::from).chain([made.image()]))?;
         made.mount()?;

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use holdfast_cluster_tests::{Cluster, Options, holdfast};
+use holdfast_cluster_tests::{Cluster, Options, bound, holdfast};
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
 
 /// Runs `holdfast object` against a node.
 fn object(endpoint: &str, args: &[&str]) -> anyhow::Result<Output> {
@@ -134,13 +137,14 @@ async fn what_takes_long_shows_that_it_goes_on() -> anyhow::Result<()> {
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
     std::fs::write(&long, bytes)?;
     let endpoint = cluster.endpoint(0);
-    let seen = tokio::task::spawn_blocking(move || {
-        let at_once = object(&endpoint, &["save", path(&quick)])?;
-        ensure!(at_once.status.success() && at_once.stderr.is_empty(), "{at_once:?}");
-        on_terminal(&["object", "save", path(&long), "--endpoints", &endpoint])
-    });
-    let seen = seen.await??;
-    ensure!(seen.contains("saving [") && seen.contains(" of 64.00 MiB"), "{seen:?}");
+    let at_once =
+        tokio::task::spawn_blocking(move || object(&endpoint, &["save", path(&quick)])).await??;
+    ensure!(at_once.status.success() && at_once.stderr.is_empty(), "{at_once:?}");
+    // A save may be over before there is a bar; none is over while its node stands still.
+    cluster.pause(0)?;
+    let save = ["object", "save", path(&long), "--endpoints", &cluster.endpoint(0)];
+    let seen = on_terminal(&save, "saving [", || cluster.resume(0)).await?;
+    ensure!(seen.contains(" of 64.00 MiB"), "{seen:?}");
     ensure!(seen.trim_end().ends_with(|last: char| last.is_ascii_digit()), "{seen:?}");
 
     cluster.pause(0)?;
@@ -159,14 +163,34 @@ async fn what_takes_long_shows_that_it_goes_on() -> anyhow::Result<()> {
     cluster.finish().await
 }
 
-/// What the program shows on a terminal.
-fn on_terminal(args: &[&str]) -> anyhow::Result<String> {
+/// All that the program shows on a terminal, and calls `then` once it shows `text`.
+async fn on_terminal(
+    args: &[&str],
+    text: &str,
+    then: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<String> {
     let command = format!("{} {}", path(&holdfast()?), args.join(" "));
-    let output = Command::new("script")
+    let mut script = tokio::process::Command::new("script")
         .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
         .env("TERM", "xterm")
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
         .context("run script, which makes a terminal")?;
-    ok(&output)
+    let mut shown = script.stdout.take().context("it is piped")?;
+    let mut seen = Vec::new();
+    let has_text = |seen: &[u8]| String::from_utf8_lossy(seen).contains(text);
+    let look = async {
+        while !has_text(&seen) {
+            ensure!(shown.read_buf(&mut seen).await? > 0, "it does not show {text:?}");
+        }
+        Ok(())
+    };
+    let looked = timeout(bound(Duration::from_secs(5)), look).await;
+    then()?;
+    looked.context("it does not show it in time")??;
+    shown.read_to_end(&mut seen).await?;
+    ensure!(script.wait().await?.success(), "{:?}", String::from_utf8_lossy(&seen));
+    Ok(String::from_utf8_lossy(&seen).into_owned())
 }

@@ -323,9 +323,10 @@ async fn a_64_mib_object_makes_new_nodes_grow_by_less_than_half_of_it() -> anyho
     let mut callers = Caller::on_leader_and_follower(&cluster).await?;
     let count = scale(5, 2);
     let first = callers[0].lease(count).await?;
-    let before = memory(&cluster, "VmRSS")?;
-    forget_peaks(&cluster)?;
     for nth in 0..count {
+        // The first one finds nodes that have just started.
+        let before = memory(&cluster, "VmRSS")?;
+        forget_peaks(&cluster)?;
         let (id, body) = (first + u64::from(nth), bytes(5 + u64::from(nth), LARGEST));
         let messages = chunked(id, &body);
         let turn = nth as usize % callers.len();
