@@ -284,10 +284,26 @@ fn a_flood_of_bodies_waits_for_the_disk() {
     }
     assert!(was_full > 0, "24 MB of bodies never filled the queue");
     wait(|done| state.sync(done)).expect("sync");
-    assert!(state.checkpoints() > 5, "{} checkpoints", state.checkpoints());
     for number in 1..=100 {
         assert_readable(&state, number);
     }
+}
+
+// P2
+#[test]
+fn small_bodies_do_not_wait_in_memory_for_the_time_of_a_checkpoint() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let (state, _) = open(temp.path());
+    let small = |index: u64| {
+        let mut bytes = vec![7; 100_000];
+        bytes[..8].copy_from_slice(&index.to_be_bytes());
+        (*blake3::hash(&bytes).as_bytes(), Some(bytes.into()))
+    };
+    for index in 1..=100 {
+        write_bodies(&state, vec![small(index)], index);
+    }
+    wait(|done| state.sync(done)).expect("sync");
+    assert!(state.checkpoints() > 5, "{} checkpoints", state.checkpoints());
 }
 
 #[test]
