@@ -32,7 +32,7 @@ const MAGIC: [u8; 8] = *b"hfredo\x00\x02";
 /// Magic, CRC-32 of the rest, applied index, bytes of rows.
 const HEAD_BYTES: usize = 8 + 4 + 8 + 8;
 const REMOVED: u32 = u32::MAX;
-/// Small changes share a write of so many bytes; a body is larger and goes without a copy.
+/// Small changes share a write of so many bytes; what is larger goes without a copy.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Kind and two lengths.
 const CHANGE_BYTES: usize = 1 + 4 + 4;

@@ -14,7 +14,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::bodies::Hash;
+use super::bodies::{Bodies, Hash};
 use super::generation::{Generation, check_row};
 use super::state::Row;
 use super::{DataDir, StoreError};
@@ -47,7 +47,10 @@ impl Building {
         if self.bodies.insert(hash) {
             check_row(&hash, bytes.len()).map_err(io::Error::other)?;
             self.generation()?.bodies.put(&hash, bytes)?;
-            self.pace(bytes.len())?;
+            // A large one is on disk already; its name will be when the snapshot is.
+            if !Bodies::is_for_file(bytes) {
+                self.pace(bytes.len())?;
+            }
         }
         Ok(hash)
     }
